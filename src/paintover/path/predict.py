@@ -1,0 +1,36 @@
+"""The one question a path asks: what noise does the denoiser see here?"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """What the denoiser is told, for one row (B = 1).
+
+    tokens_BLD: text states for cross-attention.
+    pooled_BD:  one vector for the whole text, or None where the model takes none.
+    image_BCHW: unscaled source latents on extra channels (InstructPix2Pix's convention); None means zeros there
+                where the model has such channels.
+    """
+
+    tokens_BLD: Tensor
+    pooled_BD: Tensor | None = None
+    image_BCHW: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predict:
+    """ "Evaluate the denoiser here": noisy latents x_BCHW (B = 1) at timestep t, told `condition`."""
+
+    x_BCHW: Tensor
+    t: int
+    condition: Condition
+
+
+# A path yields the evaluations it wants made together, is sent each one's eps_BCHW, and returns the final latents.
+Path = Generator[Sequence[Predict], Sequence[Tensor], Tensor]

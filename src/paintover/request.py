@@ -1,0 +1,61 @@
+"""The words every room speaks: what is asked for (EditRequest) and what came of it (EditResult)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Reference(BaseModel):
+    """A medium that the instruction speaks of by name, as in "put [image1] on the table"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^(image|audio)\d+$")
+    path: str
+
+
+class EditRequest(BaseModel):
+    """Everything that determines an edit. It is written into the output file; `redo` repeats the edit from it.
+
+    `picture` is None for a picture made from words alone (`imagine`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    picture: str | None = None
+    picture_sha256: str | None = None
+    instruction: str
+    source_prompt: str | None = None
+    mask: str | None = None
+    references: tuple[Reference, ...] = ()
+    editor: str = "instruct"
+    knobs: dict[str, JsonValue] = Field(default_factory=dict)
+    model: str = "builtin"
+    model_fingerprint: str | None = None
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    preserve: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """A finished picture at the size of the file that was opened, and the record of how it came about.
+
+    `rgb_HWC` is uint8 in the colour space of the opened file's pixels as the user sees them (sRGB unless a profile was
+    carried); `alpha_HW` is uint8 or None. `record` is plain JSON: denoiser evaluations, seconds, drift in pixels, changed
+    fraction, warnings.
+    """
+
+    rgb_HWC: NDArray[Any]
+    alpha_HW: NDArray[Any] | None
+    request: EditRequest
+    record: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
