@@ -1,0 +1,142 @@
+"""The model's door: whatever a network predicts, a path is handed noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from paintover.errors import ModelError
+
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "change"]
+
+
+class Denoiser:
+    """A UNet2DConditionModel seen as eps(x, t, condition), whichever of these its output means (methods.md B.2):
+
+    - "epsilon": the noise itself.
+    - "v_prediction": v, with eps = sqrt(a) v + sqrt(1 - a) x.
+    - "sample": x0, with eps = (x - sqrt(a) x0) / sqrt(1 - a).
+    - "change": x0 minus the source's latents: x0 = codec_scale * image + output (without an image: x0 = output).
+
+    A UNet with 2C input channels and C output channels is also fed the source's latents (InstructPix2Pix's convention:
+    unscaled), or zeros when there is no source.
+
+    Attributes: `channels` C of the latents; `multiple`, what the latents' height and width must be multiples of to come
+    through the UNet's down- and upsampling unchanged; `takes_image`; `pooled_width`, None when the UNet takes no pooled
+    text vector; `text_width`, the width D of the tokens; `alphas_cumprod` float32 of length T.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        prediction: Prediction,
+        alphas_cumprod: Tensor,
+        codec_scale: float = 1.0,
+    ) -> None:
+        config = unet.config
+        if prediction not in get_args(Prediction):
+            raise ModelError(f"prediction {prediction!r} is unknown; use one of {', '.join(get_args(Prediction))}")
+        if config.in_channels not in (config.out_channels, 2 * config.out_channels):
+            raise ModelError(
+                f"a UNet with {config.in_channels} input and {config.out_channels} output channels is not supported; "
+                f"the input needs {config.out_channels} (text to image) or {2 * config.out_channels} (instruction editing)"
+            )
+        if config.class_embed_type not in (None, "projection") or config.addition_embed_type is not None:
+            raise ModelError(
+                "a UNet with class_embed_type "
+                f"{config.class_embed_type!r} and addition_embed_type {config.addition_embed_type!r} is not supported; "
+                "use a model of the Stable Diffusion 1 or 2 family"
+            )
+        self.unet = unet
+        self.prediction = prediction
+        self.alphas_cumprod = alphas_cumprod.detach().float().to(unet.device)
+        self.codec_scale = codec_scale
+        self.channels: int = config.out_channels
+        self.takes_image: bool = config.in_channels == 2 * config.out_channels
+        self.multiple: int = 2 ** (len(config.down_block_types) - 1)
+        self.text_width: int = config.cross_attention_dim
+        self.pooled_width: int | None = (
+            config.projection_class_embeddings_input_dim if config.class_embed_type == "projection" else None
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    def __call__(
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor,
+        tokens_BLD: Tensor,
+        pooled_BD: Tensor | None = None,
+        image_BCHW: Tensor | None = None,
+    ) -> Tensor:
+        """The noise eps_BCHW (float32, on the UNet's device) in x_BCHW at integer timesteps t_B, one for each row.
+
+        The network runs in its own dtype; the arithmetic around it is float32. Raises ModelError when the UNet needs a
+        pooled text vector and none is given, or has no channels for a source picture and one is given.
+        """
+        x_BCHW = x_BCHW.to(self.device, torch.float32)
+        output_BCHW = self.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW)
+        return self.to_noise(output_BCHW, x_BCHW, t_B, image_BCHW)
+
+    def output(
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor,
+        tokens_BLD: Tensor,
+        pooled_BD: Tensor | None = None,
+        image_BCHW: Tensor | None = None,
+    ) -> Tensor:
+        """What the network itself says, as float32: the quantity named by `prediction`. Training compares this."""
+        if self.pooled_width is not None and pooled_BD is None:
+            raise ModelError(f"this denoiser needs a pooled text vector of width {self.pooled_width}; none was given")
+        if image_BCHW is not None and not self.takes_image:
+            raise ModelError(
+                "this denoiser was given a source picture but has no channels for one; use a bundle that can 'instruct'"
+            )
+        to = {"device": self.device, "dtype": self.dtype}
+        sample_BCHW = x_BCHW.to(**to)
+        if self.takes_image:
+            source_BCHW = torch.zeros_like(sample_BCHW) if image_BCHW is None else image_BCHW.to(**to)
+            sample_BCHW = torch.cat([sample_BCHW, source_BCHW], dim=1)
+        labels_BD = pooled_BD.to(**to) if self.pooled_width is not None and pooled_BD is not None else None
+        answer = self.unet(sample_BCHW, t_B.to(self.device), tokens_BLD.to(**to), class_labels=labels_BD, return_dict=False)
+        return answer[0].float()
+
+    def to_noise(self, output_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, image_BCHW: Tensor | None = None) -> Tensor:
+        """Turns the network's `output_BCHW` at (x_BCHW, t_B) into eps_BCHW; all float32."""
+        if self.prediction == "epsilon":
+            return output_BCHW
+        a_B111 = self.alphas_cumprod[t_B.to(self.device)].view(-1, 1, 1, 1)
+        if self.prediction == "v_prediction":
+            return a_B111.sqrt() * output_BCHW + (1 - a_B111).sqrt() * x_BCHW
+        x0_BCHW = output_BCHW
+        if self.prediction == "change" and image_BCHW is not None:
+            x0_BCHW = x0_BCHW + self.codec_scale * image_BCHW.to(self.device, torch.float32)
+        return (x_BCHW - a_B111.sqrt() * x0_BCHW) / (1 - a_B111).sqrt()
+
+
+def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy of a C-channel UNet with 2C input channels, the new ones weighing zero (InstructPix2Pix, section 3.2).
+
+    Its output does not depend on the source's latents until it is trained to. Raises ModelError if it is wide already.
+    """
+    channels = unet.config.out_channels
+    if unet.config.in_channels != channels:
+        raise ModelError(f"a UNet with {unet.config.in_channels} input and {channels} output channels cannot be widened")
+    wide = type(unet).from_config({**unet.config, "in_channels": 2 * channels}).to(unet.device, unet.dtype)
+    state = unet.state_dict()
+    conv_in = state["conv_in.weight"]
+    state["conv_in.weight"] = nn.functional.pad(conv_in, (0, 0, 0, 0, 0, channels))
+    wide.load_state_dict(state)
+    return wide

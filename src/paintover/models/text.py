@@ -1,0 +1,79 @@
+"""Words to what the denoiser is told: token states for cross-attention, and one vector for the whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from paintover.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers.models.bert.modeling_bert import BertModel
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+
+class TextEncoder(Protocol):
+    """`length` L tokens of `width` D for every text, however short or long (longer ones are cut)."""
+
+    length: int
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """B texts -> tokens_BLD and pooled_BD (None where the encoder makes none); float32, without gradients."""
+
+
+class CLIPText:
+    """Stable Diffusion's encoder: CLIP's last hidden states after the final layer norm, padded to 77 tokens, no pooled."""
+
+    def __init__(self, model: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.length: int = model.config.max_position_embeddings
+        self.width: int = model.config.hidden_size
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        batch = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
+        # No attention mask: Stable Diffusion was trained with its padding attended to.
+        states_BLD = self.model(batch["input_ids"].to(self.model.device)).last_hidden_state
+        return states_BLD.float(), None
+
+
+class SentenceText:
+    """A BERT sentence encoder (MiniLM family): token states and their normalised mean, both of unit variance.
+
+    tokens = hidden * token_scale, zero at padding; pooled = sqrt(D) * m / |m| with m the mean over the text's tokens
+    (its own [CLS] and [SEP] included, as sentence-transformers does).
+    """
+
+    def __init__(self, model: BertModel, tokenizer: Tokenizer, length: int = 32, token_scale: float = 1.0) -> None:
+        if not 3 <= length <= model.config.max_position_embeddings:
+            raise ModelError(
+                f"a sentence encoder with {model.config.max_position_embeddings} positions cannot have length {length}"
+            )
+        self.model = model.float().eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.tokenizer.enable_truncation(max_length=length)
+        self.tokenizer.enable_padding(length=length, pad_id=model.config.pad_token_id or 0, pad_token="[PAD]")
+        self.length = length
+        self.token_scale = token_scale
+        self.width: int = model.config.hidden_size
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        rows = self.tokenizer.encode_batch(list(texts))
+        ids_BL = torch.tensor([row.ids for row in rows], device=self.model.device)
+        mask_BL = torch.tensor([row.attention_mask for row in rows], device=self.model.device)
+        # Only as long as the longest text: padding is masked out, so what it would cost buys nothing.
+        used = int(mask_BL.sum(dim=1).max())
+        mask_BL1 = mask_BL[:, :, None].float()
+        states_BLD = self.model(input_ids=ids_BL[:, :used], attention_mask=mask_BL[:, :used]).last_hidden_state
+        states_BLD = torch.nn.functional.pad(states_BLD, (0, 0, 0, self.length - used)) * mask_BL1
+        mean_BD = states_BLD.sum(dim=1) / mask_BL1.sum(dim=1)
+        pooled_BD = torch.nn.functional.normalize(mean_BD, dim=-1) * self.width**0.5
+        return states_BLD * self.token_scale, pooled_BD
