@@ -1,0 +1,1 @@
+"""Runs paths, alone or many at once, and keeps what they prepared."""

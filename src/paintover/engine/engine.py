@@ -1,0 +1,239 @@
+"""The engine: drives many paths at once and puts what they ask for at the same moment into shared denoiser calls."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from paintover.errors import Cancelled, RequestError
+from paintover.path.predict import Condition, Path, Predict
+from paintover.path.report import Report
+
+
+class Denoise(Protocol):
+    """What the engine calls: noisy rows, each at its own timestep, to the noise in them (`models.denoiser.Denoiser`)."""
+
+    def __call__(
+        self, x_BCHW: Tensor, t_B: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor | None, image_BCHW: Tensor | None
+    ) -> Tensor: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an engine spent: denoiser rows (one latent evaluated once), calls, and seconds inside these calls.
+
+    On an accelerator that works asynchronously, seconds is the time to launch the work, not to do it.
+    """
+
+    rows: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A path in an engine: `done` once it has latents_BCHW or an error (Cancelled is one). rows: evaluations so far."""
+
+    path: Path
+    on_step: Callable[[Report], None] | None = None
+    cancelled: Callable[[], bool] | None = None
+    latents_BCHW: Tensor | None = None
+    error: Exception | None = None
+    rows: int = 0
+    asked: Sequence[Predict] = ()
+    answers: list[Tensor] | None = None  # None before the path has started, as a generator wants it
+
+    @property
+    def done(self) -> bool:
+        return self.latents_BCHW is not None or self.error is not None
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One prediction to make, and where its answer goes."""
+
+    job: Job
+    predict: Predict
+    answers: list[Tensor]
+    k: int
+
+
+Told = tuple[Tensor, Tensor | None, Tensor | None]  # tokens_BLD, pooled_BD, image_BCHW of the rows of one call
+
+
+class Engine:
+    """Runs paths together over one denoiser: `add` paths, then `run`, or ask for one's `result`.
+
+    denoiser: see Denoise. max_rows: the most rows in one call, which bounds memory; running out of it halves this and goes on.
+
+    Paths may be added at any time, from `on_step` too. Rows of equal shapes share a call whatever path, step or editor they
+    come from. A path that fails or is cancelled ends alone. A result does not depend on its neighbours beyond rounding.
+    """
+
+    def __init__(self, denoiser: Denoise, max_rows: int = 16) -> None:
+        if max_rows < 1:
+            raise RequestError(f"max_rows is {max_rows}; expected 1 or more")
+        self.denoiser, self.max_rows = denoiser, max_rows
+        self.counters = Counters()
+        self._jobs: list[Job] = []
+        self._told: dict[tuple[Condition, ...], Told] = {}
+
+    def add(
+        self,
+        path: Path,
+        on_step: Callable[[Report], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Job:
+        """Takes a path in. on_step gets a Report after each step; cancelled is asked before each, and True ends the path."""
+        job = Job(path, on_step, cancelled)
+        self._jobs.append(job)
+        return job
+
+    def run(self) -> None:
+        """Drives every path to its end. A path's failure is kept in its job, for `result` to raise."""
+        while self.round():
+            pass
+
+    def result(self, job: Job) -> Tensor:
+        """The job's final latents, all paths being driven until it has them. Raises what ended it: Cancelled, or its error."""
+        while not job.done:
+            self.round()
+        if job.error is not None:
+            raise job.error
+        assert job.latents_BCHW is not None
+        return job.latents_BCHW
+
+    @torch.no_grad()
+    def round(self) -> bool:
+        """Takes every path one round of predictions further; False once no path is left."""
+        jobs = list(self._jobs)
+        for job in jobs:
+            _advance(job)
+        told, self._told = self._told, {}
+        for rows in self._calls(jobs):
+            self._evaluate(rows, told)
+        self._jobs = [job for job in self._jobs if not job.done]
+        return bool(self._jobs)
+
+    def _calls(self, jobs: list[Job]) -> list[list[_Row]]:
+        """All rows asked for, in calls of equal shapes and of about equal size, none over max_rows."""
+        groups: dict[tuple[object, ...], list[_Row]] = {}
+        for job in jobs:
+            if job.done:
+                continue
+            job.rows += len(job.asked)
+            job.answers = [ask.x_BCHW for ask in job.asked]  # places for the answers
+            for k, ask in enumerate(job.asked):
+                c = ask.condition
+                shapes = (ask.x_BCHW.shape, c.tokens_BLD.shape, None if c.pooled_BD is None else c.pooled_BD.shape)
+                groups.setdefault(shapes, []).append(_Row(job, ask, job.answers, k))
+        calls = []
+        for rows in groups.values():
+            count = -(-len(rows) // self.max_rows)
+            edges = [len(rows) * n // count for n in range(count + 1)]
+            calls += [rows[a:b] for a, b in pairwise(edges)]
+        return calls
+
+    def _evaluate(self, rows: list[_Row], told: dict[tuple[Condition, ...], Told]) -> None:
+        """One call, its answers given to the jobs. Out of memory: two halves. A failure: each job's rows apart, to find whose."""
+        try:
+            eps = self._call([row.predict for row in rows], told)
+        except Exception as error:
+            failure = error.with_traceback(None)  # the traceback would keep the call's tensors alive
+        else:
+            for row, answer in zip(rows, eps.split(1), strict=True):
+                row.answers[row.k] = answer
+            return
+        jobs = list(dict.fromkeys(row.job for row in rows))
+        if _out_of_memory(failure):
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            half = len(rows) // 2
+            if half:
+                self.max_rows = min(self.max_rows, half)
+                parts = [rows[:half], rows[half:]]
+            else:
+                shape = "x".join(str(n) for n in rows[0].predict.x_BCHW.shape[1:])
+                failure = RequestError(f"out of memory for one row of latents {shape}; ask for a smaller picture or model")
+                parts = []
+        else:
+            parts = [[row for row in rows if row.job is job] for job in jobs] if len(jobs) > 1 else []
+        for part in parts:
+            self._evaluate(part, told)
+        if not parts:
+            _fail(jobs[0], failure)
+
+    def _call(self, asked: list[Predict], told: dict[tuple[Condition, ...], Told]) -> Tensor:
+        conditions = tuple(ask.condition for ask in asked)
+        # The same conditions meet again at every step: what they say is put together once.
+        self._told[conditions] = tokens, pooled, image = told.get(conditions) or _put_together(conditions, asked[0].x_BCHW)
+        x = torch.cat([ask.x_BCHW for ask in asked])
+        t_B = torch.tensor([ask.t for ask in asked], device=x.device)
+        began = time.perf_counter()
+        eps = self.denoiser(x, t_B, tokens, pooled, image)
+        self.counters.seconds += time.perf_counter() - began
+        self.counters.rows += len(asked)
+        self.counters.calls += 1
+        return eps
+
+
+def run(
+    path: Path,
+    denoiser: Denoise,
+    on_step: Callable[[Report], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    max_rows: int = 16,
+) -> Tensor:
+    """One path alone, to its final latents: an Engine with one job."""
+    engine = Engine(denoiser, max_rows)
+    return engine.result(engine.add(path, on_step, cancelled))
+
+
+def _advance(job: Job) -> None:
+    """Hands the path its answers and takes what it asks next, past the reports on the way; notes its end."""
+    while not job.done:
+        try:
+            if job.cancelled is not None and job.cancelled():
+                raise Cancelled("cancelled between two steps")
+            try:
+                job.asked = job.path.send(job.answers)  # type: ignore[arg-type]
+            except StopIteration as end:
+                job.latents_BCHW = end.value
+                return
+            job.answers = []
+            if job.asked:
+                return
+            if job.on_step is not None and isinstance(job.asked, Report):
+                job.on_step(job.asked)
+        except Exception as error:
+            _fail(job, error)
+
+
+def _fail(job: Job, error: Exception) -> None:
+    if job.error is None:
+        job.error = error
+        job.asked = ()
+        job.path.close()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _put_together(conditions: tuple[Condition, ...], x_BCHW: Tensor) -> Told:
+    """What the rows are told, as batches. A row without a picture among rows with one gets zeros, which mean the same."""
+    tokens = torch.cat([c.tokens_BLD for c in conditions])
+    pooled = [c.pooled_BD for c in conditions if c.pooled_BD is not None]
+    image = None
+    if any(c.image_BCHW is not None for c in conditions):
+        nothing = torch.zeros_like(x_BCHW)
+        image = torch.cat([nothing if c.image_BCHW is None else c.image_BCHW for c in conditions])
+    return tokens, torch.cat(pooled) if pooled else None, image

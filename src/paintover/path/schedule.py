@@ -1,0 +1,139 @@
+"""The noise schedule of a diffusion model, and the DDIM steps that walk down it (or up it)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paintover.errors import ModelError, RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One DDIM step: the denoiser is asked at timestep `t`; the latents go from noise level a_t to noise level a_s.
+
+    i:        index within its list, from 0.
+    t, s:     this timestep and the next one of the list (-1 at the end: the clean side).
+    a_t, a_s: alpha_bar (the share of signal variance, 0 < a <= 1) that the latents leave and reach.
+    """
+
+    i: int
+    t: int
+    s: int
+    a_t: float
+    a_s: float
+
+    def x0(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """The clean latents that `eps` implies: (x - sqrt(1 - a_t) eps) / sqrt(a_t)."""
+        return torch.sub(x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_t)) / math.sqrt(self.a_t)
+
+    def ddim(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """sqrt(a_s) x0 + sqrt(1 - a_s) eps, eta = 0 (DDIM, equation 12), as one combination of x and eps."""
+        keep = math.sqrt(self.a_s / self.a_t)
+        return torch.add(keep * x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_s) - keep * math.sqrt(1 - self.a_t))
+
+    def inverse(self) -> Step:
+        """The same step walked from a_s up to a_t: the same formula, the denoiser still asked at `t` (DDIM inversion)."""
+        return Step(self.i, self.t, self.s, self.a_s, self.a_t)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """alpha_bar for each training timestep, and how inference steps are laid over them.
+
+    alphas_cumprod: falling, in (0, 1], one per training timestep (t = 0 is the cleanest).
+    final_alpha:    alpha_bar beyond the last step: alphas_cumprod[0], or 1 ("set_alpha_to_one").
+    offset:         added to every timestep of "leading" spacing (0: 980 .. 0; 1: 981 .. 1, for 50 steps).
+    spacing:        "leading", "trailing" or "linspace" (Lin et al. 2023, table 2).
+    """
+
+    alphas_cumprod: tuple[float, ...]
+    final_alpha: float
+    offset: int = 1
+    spacing: str = "leading"
+
+    @staticmethod
+    def stable_diffusion(offset: int = 1, set_alpha_to_one: bool = False) -> Schedule:
+        """Stable Diffusion's constants: betas linear in their square root from 0.00085 to 0.012 over 1000 steps."""
+        return Schedule.from_config({"steps_offset": offset, "set_alpha_to_one": set_alpha_to_one})
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> Schedule:
+        """Reads a diffusers scheduler_config.json; what it leaves out is as in Stable Diffusion.
+
+        Raises ModelError for what a DDIM walk in eps cannot honour: flow matching, clipped x0, zero terminal SNR.
+        """
+        if str(config.get("_class_name", "")).startswith("FlowMatch"):
+            raise ModelError(
+                f"scheduler {config['_class_name']} is for flow matching; paintover walks DDIM: use a diffusion model"
+            )
+        for key in ("clip_sample", "thresholding", "rescale_betas_zero_snr"):
+            if config.get(key):
+                raise ModelError(
+                    f"scheduler_config.json sets {key}, which paintover does not walk; use a bundle where it is false"
+                )
+        abar = _alphas_cumprod(config)
+        return Schedule(
+            alphas_cumprod=tuple(abar.tolist()),
+            final_alpha=1.0 if config.get("set_alpha_to_one", False) else abar[0].item(),
+            offset=config.get("steps_offset", 1),
+            spacing=config.get("timestep_spacing", "leading"),
+        )
+
+    def ddim(self, steps: int, start: float = 1.0) -> list[Step]:
+        """The steps of a walk, noisiest first; `start` in 0..1 keeps only the last int(steps * start) of them.
+
+        That is the arithmetic of diffusers' img2img `strength`: start = 0 gives no step at all. Each step goes to the next
+        timestep of the list; where 1000 is not a multiple of `steps`, "trailing" and "linspace" thus differ from diffusers,
+        whose DDIM assumes equal strides. Raises RequestError for a number of steps the schedule does not have.
+        """
+        if not 0 <= start <= 1:
+            raise RequestError(f"start is {start}; expected 0 (the picture as it is) to 1 (from noise)")
+        times = self.timesteps(steps)
+        times = times[len(times) - int(steps * start) :]
+        levels = [self.alphas_cumprod[t] for t in times] + [self.final_alpha]
+        return [Step(i, t, s, levels[i], levels[i + 1]) for i, (t, s) in enumerate(zip(times, [*times[1:], -1], strict=True))]
+
+    def timesteps(self, steps: int) -> list[int]:
+        """The timesteps of a full walk, noisiest first."""
+        count = len(self.alphas_cumprod)
+        if not 1 <= steps <= count:
+            raise RequestError(f"{steps} steps were asked for; expected 1 to {count}")
+        if self.spacing == "leading":
+            times = [i * (count // steps) + self.offset for i in reversed(range(steps))]
+        elif self.spacing == "trailing":
+            times = [round(count - i * count / steps) - 1 for i in range(steps)]
+        elif self.spacing == "linspace":
+            times = [round(i * (count - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
+        else:
+            raise ModelError(f"timestep_spacing is {self.spacing!r}; expected leading, trailing or linspace")
+        if times[0] >= count:
+            raise RequestError(
+                f"{steps} steps with offset {self.offset} reach timestep {times[0]} of {count}; ask for fewer steps"
+            )
+        return times
+
+
+def _alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
+    """alpha_bar in float64 from the betas that a scheduler config describes."""
+    count = config.get("num_train_timesteps", 1000)
+    first, last = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
+    kind = config.get("beta_schedule", "scaled_linear")
+    if config.get("trained_betas") is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
+    elif kind == "scaled_linear":
+        betas = torch.linspace(first**0.5, last**0.5, count, dtype=torch.float64) ** 2
+    elif kind == "linear":
+        betas = torch.linspace(first, last, count, dtype=torch.float64)
+    elif kind == "squaredcos_cap_v2":
+        edge = torch.arange(count + 1, dtype=torch.float64) / count
+        level = torch.cos((edge + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = (1 - level[1:] / level[:-1]).clamp(max=0.999)
+    else:
+        raise ModelError(f"beta_schedule is {kind!r}; expected scaled_linear, linear, squaredcos_cap_v2 or trained_betas")
+    return torch.cumprod(1 - betas, dim=0)

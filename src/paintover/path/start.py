@@ -1,0 +1,31 @@
+"""Where a path starts: noise, or a part-noised picture. (An inverted picture is `walk.invert`.)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from paintover.path.schedule import Step
+
+
+def noise(seed: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal latents from a seed's own stream, float32: drawn on the CPU, so that every device draws the same."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def late(x0_BCHW: Tensor, noise_BCHW: Tensor, steps: Sequence[Step], strength: float) -> Tensor:
+    """Late start (SDEdit, Meng et al. 2022): where `steps = schedule.ddim(n, start=strength)` begins for a picture x0.
+
+    sqrt(a_t) x0 + sqrt(1 - a_t) noise at the first of the steps. Without steps it is the picture itself, and at strength 1
+    the noise itself, so that the two ends are exactly "no edit" and "from words alone" (diffusers' img2img keeps a
+    trace of the picture, sqrt(a_981) = 0.08 of it, even at strength 1).
+    """
+    if not steps:
+        return x0_BCHW
+    if strength == 1:
+        return noise_BCHW
+    a_t = steps[0].a_t
+    return math.sqrt(a_t) * x0_BCHW + math.sqrt(1 - a_t) * noise_BCHW
