@@ -9,6 +9,16 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Bundle": "bundle",
+    "load": "bundle",
+    "list_bundles": "listing",
+    "Listing": "listing",
+    "Card": "description",
+    "Description": "description",
+    "describe": "description",
+    "fingerprint": "files",
+    "prune_sentence_encoder": "sentence",
+    "widen": "denoiser",
     "Denoiser": "denoiser",
     "Codec": "codec",
     "KLCodec": "codec",

@@ -1,0 +1,228 @@
+"""A bundle: the networks that edit pictures, loaded from the package, a folder or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paintover.errors import ModelError
+from paintover.models import hub
+from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, TinyCodec
+from paintover.models.denoiser import Denoiser
+from paintover.models.description import Card, Description, describe
+from paintover.models.files import fingerprint, read_json, signature, weights
+from paintover.models.listing import BUILTIN, list_bundles
+from paintover.models.quiet import quiet
+from paintover.models.text import CLIPText, SentenceText, TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Everything an editor needs of a model. `name` can be given to `load` again and means the same weights."""
+
+    name: str
+    denoiser: Denoiser
+    codec: Codec
+    text: TextEncoder
+    description: Description
+
+    @property
+    def folder(self) -> Path:
+        return self.description.folder
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Of "text-to-image", "instruct", ...: what `require` is asked about."""
+        return self.description.capabilities
+
+    @property
+    def card(self) -> Card:
+        return self.description.card
+
+    @property
+    def defaults(self) -> Mapping[str, Mapping[str, Any]]:
+        """Recommended steps and knobs for each editor, by its name."""
+        return self.description.defaults
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        return self.description.scheduler_config
+
+    @property
+    def size(self) -> int:
+        """The bundle works best on pictures of about size * size pixels."""
+        return self.description.size
+
+    @property
+    def multiple(self) -> int:
+        """What a picture's height and width in pixels must be multiples of."""
+        return self.codec.factor * self.denoiser.multiple
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 that stands for all of the bundle's weights and settings (hex)."""
+        return fingerprint(self.folder)
+
+    def require(self, capability: str, editor: str | None = None) -> None:
+        """Raises ModelError when the bundle lacks the capability, saying which bundles have it."""
+        if capability in self.capabilities:
+            return
+        others = [other.name for other in list_bundles() if capability in other.capabilities and other.name != self.name]
+        who = f"editor {editor!r}" if editor else "this"
+        can = ", ".join(sorted(self.capabilities)) or "nothing"
+        remedy = f"use --model with one that has: {', '.join(others)}" if others else "no bundle known here has it"
+        raise ModelError(f"{who} needs a bundle that can {capability!r}; {self.name} can: {can}; {remedy}")
+
+
+def load(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Bundle:
+    """Loads "builtin", a folder, or "owner/name[@revision]" from the hub; loaded bundles are kept and shared.
+
+    `device` None takes the accelerator where there is one. `dtype` is the denoiser's, None means float32 on a CPU and
+    float16 elsewhere; codec and text encoder work in float32 always. Raises ModelError, in one line, for anything that
+    is missing, broken, unsupported or unsafe: pickles are never opened and a bundle's code is never run.
+    """
+    folder, fixed_name = _find(str(name))
+    where = _device(device)
+    if dtype is None:
+        dtype = torch.float32 if where.type == "cpu" else torch.float16
+    return _load(folder, signature(folder), fixed_name, where, dtype)
+
+
+def _find(name: str) -> tuple[Path, str]:
+    if name == "builtin":
+        if not (BUILTIN / "model_index.json").is_file():
+            raise ModelError("this installation has no built-in model; install paintover from a full package, or name a bundle")
+        return BUILTIN, name
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve(), str(path.resolve())
+    if path.exists():
+        raise ModelError(f"{name} is a file; a bundle is a folder in the diffusers layout, or a hub name, or builtin")
+    if hub.is_hub_name(name):
+        return hub.fetch(name)
+    raise ModelError(f"no bundle {name!r}: expected builtin, an existing folder, or a hub name such as owner/name")
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ModelError(
+            f"device {str(device)!r} is not available here; use cpu, or leave it out to choose by itself"
+        ) from None
+    return torch.device(device)
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, _signature: object, name: str, device: torch.device, dtype: torch.dtype) -> Bundle:
+    """Memoised by what the files looked like, so a bundle that was replaced on disk is read again."""
+    description = describe(folder, name)
+    part = "unet"
+    try:
+        with quiet():
+            codec = _load_codec(description, device)
+            denoiser = _load_denoiser(description, codec.scale, device, dtype)
+            part = "text_encoder"
+            text = _load_text(description, device)
+    except ModelError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0][:200]
+        raise ModelError(f"bundle {name} could not be loaded ({part} or before): {type(error).__name__}: {line}") from error
+    if codec.channels != denoiser.channels:
+        raise ModelError(f"bundle {name} does not fit together: codec {codec.channels} channels, denoiser {denoiser.channels}")
+    pooled = denoiser.pooled_width
+    if text.width != denoiser.text_width or pooled not in (None, text.width):
+        raise ModelError(f"bundle {name} does not fit together: text width {text.width}, denoiser {denoiser.text_width}")
+    return Bundle(name, denoiser, codec, text, description)
+
+
+def _load_denoiser(description: Description, scale: float, device: torch.device, dtype: torch.dtype) -> Denoiser:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from safetensors.torch import load_file
+
+    folder = description.folder
+    paths, _ = weights(folder, "unet", hub.STEMS["unet"])
+    # Built without memory and filled from the file: no time is lost on random weights, and nothing may be missing.
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(read_json(folder, "unet/config.json"))
+    state = {key: value for path in paths for key, value in load_file(path, device=str(device)).items()}
+    unet.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
+    unet.eval().requires_grad_(False)
+    constants = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    alphas_cumprod = DDIMScheduler.from_config({**constants, **description.scheduler_config}).alphas_cumprod
+    return Denoiser(unet, description.prediction, alphas_cumprod, codec_scale=scale)  # type: ignore[arg-type]
+
+
+def _load_codec(description: Description, device: torch.device) -> Codec:
+    folder = description.folder
+    if description.codec == "PixelUnshuffleCodec":
+        return PixelUnshuffleCodec.load(folder / "codec").to(device)
+    if description.codec == "LinearCodec":
+        return LinearCodec.load(folder / "codec").to(device)
+    part = "codec" if (folder / "codec").is_dir() else "vae"
+    _, variant = weights(folder, part, hub.STEMS["vae"])
+    options = {
+        "variant": variant,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "low_cpu_mem_usage": False,
+        "output_loading_info": True,
+        "torch_dtype": torch.float32,
+    }
+    if description.codec == "AutoencoderTiny":
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        tiny, info = AutoencoderTiny.from_pretrained(folder / part, **options)
+        _complete(info, part)
+        return TinyCodec(tiny.to(device))
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    vae, info = AutoencoderKL.from_pretrained(folder / part, **options)
+    _complete(info, part)
+    return KLCodec(vae.to(device))
+
+
+def _load_text(description: Description, device: torch.device) -> TextEncoder:
+    folder = description.folder
+    _, variant = weights(folder, "text_encoder", hub.STEMS["text_encoder"])
+    options = {
+        "variant": variant,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "output_loading_info": True,
+        "dtype": torch.float32,
+        "attn_implementation": "sdpa",  # Named here, so that a config cannot name a kernel to be downloaded and run.
+    }
+    if description.encoder == "BertModel":
+        from tokenizers import Tokenizer
+        from transformers.models.bert.modeling_bert import BertModel
+
+        bert, info = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False, **options)
+        _complete(info, "text_encoder")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+        return SentenceText(bert.to(device), tokenizer, **description.text)
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    clip, info = CLIPTextModel.from_pretrained(folder / "text_encoder", **options)
+    _complete(info, "text_encoder")
+    return CLIPText(clip.to(device), CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True))
+
+
+def _complete(info: Mapping[str, Any], part: str) -> None:
+    """Raises where the library would only warn and go on with random weights."""
+    missing = sorted([*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys", ()))])
+    if missing:
+        raise ModelError(
+            f"the weights in {part}/ lack {len(missing)} tensors that config.json asks for, {missing[0]} among them"
+        )

@@ -1,0 +1,131 @@
+"""What a bundle says of itself in its JSON files and card. Reads no weights and imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paintover.errors import ModelError
+from paintover.models.files import PARTS, files, read_json
+
+_PREDICTIONS = ("epsilon", "v_prediction", "sample", "change")
+_CODECS = ("AutoencoderKL", "AutoencoderTiny", "PixelUnshuffleCodec", "LinearCodec")
+_TEXTS = ("CLIPTextModel", "BertModel")
+_LIBRARIES = (["diffusers"], ["transformers"], ["paintover"], [None])
+
+
+@dataclass(frozen=True)
+class Card:
+    """The bundle's README.md: `data` from its YAML front matter (licence, ...), `text` the rest."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph that is no heading, on one line."""
+        paragraphs = (" ".join(part.split()) for part in self.text.split("\n\n"))
+        return next((part for part in paragraphs if part and not part.startswith(("#", "!", "<", "|", "-"))), "")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What can be known of a bundle without its weights.
+
+    `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
+    editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names.
+    """
+
+    name: str
+    folder: Path
+    capabilities: frozenset[str]
+    prediction: str
+    size: int
+    codec: str
+    encoder: str
+    defaults: Mapping[str, Mapping[str, Any]]
+    text: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    card: Card
+
+
+def describe(folder: Path, name: str) -> Description:
+    """Reads paintover.json where there is one, and otherwise infers it from the diffusers layout.
+
+    Raises ModelError, in one line, for whatever is missing, broken, unsupported or asks for code that is not ours.
+    """
+    files(folder)
+    index = read_json(folder, "model_index.json")
+    for part, entry in index.items():
+        if not re.fullmatch(r"\w+", part):
+            raise ModelError(f"model_index.json of bundle {name} names a part {part[:60]!r}; expected a plain word")
+        if (part in PARTS or part == "_class_name") and isinstance(entry, list) and entry[:1] not in _LIBRARIES:
+            raise ModelError(f"bundle {name} asks for its own code for {part}: {str(entry)[:80]}; a bundle's code is never run")
+    unet = _config(folder, "unet/config.json", ("UNet2DConditionModel",), name)
+    place = "codec" if (folder / "codec").is_dir() else "vae"
+    codec = _config(folder, f"{place}/config.json", _CODECS, name)
+    encoder = _config(folder, "text_encoder/config.json", _TEXTS, name)
+    scheduler = read_json(folder, "scheduler/scheduler_config.json")
+    own = read_json(folder, "paintover.json") if (folder / "paintover.json").is_file() else {}
+    if own and own.get("format") != 1:
+        raise ModelError(f"paintover.json of bundle {name} has format {own.get('format')!r}; this edition reads format 1")
+    prediction = own.get("prediction", scheduler.get("prediction_type", "epsilon"))
+    if prediction not in _PREDICTIONS:
+        raise ModelError(f"bundle {name} predicts {prediction!r}; supported are {', '.join(_PREDICTIONS)}")
+    channels, inputs = unet.get("out_channels", 4), unet.get("in_channels", 4)
+    inferred = {channels: ["text-to-image"], 2 * channels: ["instruct"]}.get(inputs)
+    if inferred is None:
+        raise ModelError(f"the UNet of bundle {name} takes {inputs} channels; supported are {channels} and {2 * channels}")
+    blocks = codec.get("block_out_channels") or codec.get("encoder_block_out_channels") or ()
+    factor = codec.get("factor") or 2 ** max(len(blocks) - 1, 0)
+    try:
+        return Description(
+            name=name,
+            folder=folder,
+            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)),
+            prediction=prediction,
+            size=int(own.get("size") or factor * (unet.get("sample_size") or 64)),
+            codec=codec["_class_name"],
+            encoder=encoder["_class_name"],
+            defaults={str(editor): dict(knobs) for editor, knobs in dict(own.get("defaults", {})).items()},
+            text=dict(own.get("text", {})),
+            scheduler_config=scheduler,
+            card=_card(folder),
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the settings of bundle {name} are malformed: {error}") from None
+
+
+def _config(folder: Path, file: str, classes: tuple[str, ...], name: str) -> dict[str, Any]:
+    """A part's config, its class among those we know. Custom code and quantised weights are refused here."""
+    config = read_json(folder, file)
+    for key in ("auto_map", "quantization_config", "custom_pipelines"):
+        if key in config:
+            raise ModelError(
+                f"{file} of bundle {name} asks for {key}, which is not supported (a bundle's own code is never run)"
+            )
+    architectures = config.get("architectures") or [None]
+    kind = config.get("_class_name") or (architectures[0] if isinstance(architectures, list) else None)
+    if kind not in classes:
+        raise ModelError(f"{file} of bundle {name} describes {kind!r}; supported: {', '.join(classes)}")
+    return {**config, "_class_name": kind}
+
+
+def _card(folder: Path) -> Card:
+    path = folder / "README.md"
+    if not path.is_file():
+        return Card()
+    text = path.read_text(encoding="utf-8", errors="replace")
+    match = re.match(r"---\n(.*?)\n---\n", text, flags=re.DOTALL)
+    if not match:
+        return Card(text=text)
+    import yaml
+
+    try:
+        data = yaml.safe_load(match[1])
+    except yaml.YAMLError:
+        data = None
+    return Card(data=data if isinstance(data, dict) else {}, text=text[match.end() :])

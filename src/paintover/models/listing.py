@@ -1,0 +1,60 @@
+"""The bundles that are known here: the built-in one, those in the hub's cache, and well-known ones to fetch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import paintover
+from paintover.errors import ModelError
+from paintover.models import hub
+from paintover.models.description import describe
+
+BUILTIN = Path(paintover.__file__).parent / "builtin"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One line of `paintover models`. `where`: in the package, in the local cache, or to be downloaded from the hub."""
+
+    name: str
+    where: Literal["package", "cache", "hub"]
+    capabilities: frozenset[str]
+    summary: str
+    licence: str
+
+
+_HUB = (
+    Listing(
+        "timbrooks/instruct-pix2pix",
+        "hub",
+        frozenset({"instruct"}),
+        "InstructPix2Pix: Stable Diffusion 1.5 taught to follow editing instructions (512 px).",
+        "mit",
+    ),
+    Listing(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "hub",
+        frozenset({"text-to-image"}),
+        "Stable Diffusion 1.5: pictures from words (512 px).",
+        "creativeml-openrail-m",
+    ),
+)
+
+
+def list_bundles() -> list[Listing]:
+    """What `load` can be asked for, best first; reads no weights and no network. A broken bundle is left out."""
+    found = [("builtin", "package", BUILTIN)] if (BUILTIN / "model_index.json").is_file() else []
+    found += [(name, "cache", folder) for name, folder in hub.cached()]
+    listings: list[Listing] = []
+    for name, where, folder in found:
+        try:
+            about = describe(folder, name)
+        except ModelError:
+            continue
+        licence = str(about.card.data.get("license", ""))
+        place: Literal["package", "cache"] = "package" if where == "package" else "cache"
+        listings.append(Listing(name, place, about.capabilities, about.card.summary, licence))
+    here = {listing.name.partition("@")[0] for listing in listings}
+    return listings + [listing for listing in _HUB if listing.name not in here]

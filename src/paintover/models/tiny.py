@@ -1,0 +1,170 @@
+"""Bundles of random weights, small enough for tests, made by code in the layout of the real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from paintover.errors import ModelError
+from paintover.models.codec import PixelUnshuffleCodec
+from paintover.models.quiet import quiet
+
+Kind = Literal["instruct", "text-to-image", "builtin"]
+_PRINTABLE = [chr(code) for code in range(33, 127)]
+
+
+def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
+    """Writes a bundle into `folder` (made if need be) and returns it. The same seed writes the same weights.
+
+    "instruct" and "text-to-image" are Stable Diffusion in small (epsilon, AutoencoderKL, CLIP; 64 x 64 pixels): vanilla
+    diffusers loads them as StableDiffusionInstructPix2PixPipeline and StableDiffusionPipeline. "builtin" is the built-in
+    model in small: a sentence encoder, pixel-unshuffle latents, a UNet that predicts the change and can do both.
+    Raises ModelError for another kind.
+    """
+    if kind not in get_args(Kind):
+        raise ModelError(f"unknown kind {kind!r} of tiny bundle; use one of {', '.join(get_args(Kind))}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        if kind == "builtin":
+            _builtin(folder)
+        else:
+            _stable_diffusion(folder, kind)
+    return folder
+
+
+def _stable_diffusion(folder: Path, kind: Kind) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    _unet(folder, in_channels=8 if kind == "instruct" else 4, out_channels=4, cross_attention_dim=32)
+    AutoencoderKL(
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        sample_size=64,
+    ).save_pretrained(folder / "vae")
+    # One piece for each character, in the middle of a word and at its end; no merges.
+    pieces = [*_PRINTABLE, *(f"{char}</w>" for char in _PRINTABLE), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=len(pieces) - 2,
+        eos_token_id=len(pieces) - 1,
+        pad_token_id=len(pieces) - 1,
+    )
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    _scheduler(folder, prediction_type="epsilon")
+    pipeline = "StableDiffusionInstructPix2PixPipeline" if kind == "instruct" else "StableDiffusionPipeline"
+    index = {
+        "_class_name": pipeline,
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+    }
+    _write(folder / "model_index.json", index)
+
+
+def _builtin(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers.models.bert.configuration_bert import BertConfig
+    from transformers.models.bert.modeling_bert import BertModel
+
+    channels = 3 * 8**2
+    _unet(
+        folder,
+        in_channels=2 * channels,
+        out_channels=channels,
+        cross_attention_dim=32,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=32,
+    )
+    PixelUnshuffleCodec(factor=8, scale=2.0).save(folder / "codec")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_PRINTABLE, *(f"##{char}" for char in _PRINTABLE)]
+    tokenizer = Tokenizer(models.WordPiece(vocab={piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder / "text_encoder")
+    _scheduler(folder, prediction_type="sample")
+    index = {
+        "_class_name": "PaintoverPipeline",
+        "codec": ["paintover", "PixelUnshuffleCodec"],
+        "text_encoder": ["transformers", "BertModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
+    _write(folder / "model_index.json", index)
+    settings = {
+        "format": 1,
+        "name": "tiny",
+        "capabilities": ["text-to-image", "instruct"],
+        "size": 64,
+        "prediction": "change",
+        "text": {"length": 32, "token_scale": 1.0},
+        "defaults": {"instruct": {"steps": 4}},
+    }
+    _write(folder / "paintover.json", settings)
+
+
+def _unet(folder: Path, **config: Any) -> None:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=4,
+        **config,
+    ).save_pretrained(folder / "unet")
+
+
+def _scheduler(folder: Path, prediction_type: str) -> None:
+    config = {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "prediction_type": prediction_type,
+    }
+    (folder / "scheduler").mkdir(exist_ok=True)
+    _write(folder / "scheduler" / "scheduler_config.json", config)
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
