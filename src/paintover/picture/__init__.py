@@ -1,0 +1,23 @@
+"""Pixels in and out: open, fit to the model's grid, put the edit back at native size, provenance."""
+
+from paintover.picture.close import Closed, close
+from paintover.picture.geometry import Geometry
+from paintover.picture.limits import Limits
+from paintover.picture.metadata import Metadata
+from paintover.picture.open import Picture, open, open_mask
+from paintover.picture.provenance import read as read_provenance
+from paintover.picture.save import check_target, save
+
+__all__ = [
+    "Closed",
+    "Geometry",
+    "Limits",
+    "Metadata",
+    "Picture",
+    "check_target",
+    "close",
+    "open",
+    "open_mask",
+    "read_provenance",
+    "save",
+]
