@@ -35,6 +35,7 @@ class EditRequest(BaseModel):
     instruction: str
     source_prompt: str | None = None
     mask: str | None = None
+    mask_sha256: str | None = None
     references: tuple[Reference, ...] = ()
     editor: str = "instruct"
     knobs: dict[str, JsonValue] = Field(default_factory=dict)

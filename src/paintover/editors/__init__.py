@@ -1,0 +1,5 @@
+"""Editors: one short file per named system, their registry, and the way of a request.
+
+Importing this room costs no torch: the command line reads the knobs from it. An editor imports the path it walks when
+it is asked to walk.
+"""

@@ -1,0 +1,119 @@
+"""Order: one request with what it is about, checked as far as that goes without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from paintover import picture as pictures
+from paintover.editors import knobs, registry
+from paintover.editors.editor import Editor
+from paintover.errors import RequestError
+from paintover.picture.limits import Limits
+from paintover.request import EditRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from paintover.models.bundle import Bundle
+    from paintover.picture.open import Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """A request and how to serve it.
+
+    picture: what to open where it is no file that the request names: bytes, a PIL image, an array.
+    mask:    likewise.
+    out:     where to save; None returns the result without saving. An existing file is replaced only with `force`.
+    on_step: called with each step's Report; cancelled: asked between steps, True ends this edit with Cancelled.
+    """
+
+    request: EditRequest
+    picture: Any = None
+    mask: Any = None
+    out: Path | None = None
+    force: bool = False
+    keep_location: bool = False
+    limits: Limits = field(default_factory=Limits)
+    on_step: Callable[[Any], None] | None = None
+    cancelled: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """An order that nothing is wrong with, as far as can be told without its model: picture and mask are open."""
+
+    order: Order
+    editor: Editor[Any]
+    picture: Picture | None
+    mask_HW: NDArray[np.float32] | None
+
+
+def request_for(**fields: Any) -> EditRequest:
+    """An EditRequest; what pydantic objects to becomes a one-line RequestError."""
+    try:
+        return EditRequest(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "request"
+        raise RequestError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def check(order: Order) -> Checked:
+    """Checks everything that needs no model, cheapest first, and opens the picture. Raises a PaintoverError."""
+    request = order.request
+    editor = registry.get(request.editor)
+    knobs.read(editor.name, editor.Knobs, request.knobs)
+    if not request.instruction.strip():
+        raise RequestError('the instruction is empty; say what should change, for example "make it look like dusk"')
+    if request.source_prompt is not None and not editor.takes_source_prompt:
+        able = ", ".join(name for name in registry.names() if registry.get(name).takes_source_prompt)
+        raise RequestError(f"{editor.name} takes no source prompt; leave it out, or use an editor that does ({able})")
+    if request.references:
+        raise RequestError(f"{editor.name} takes no references; leave them out")
+    if order.out is not None:
+        pictures.check_target(order.out, order.force)
+    source = order.picture if order.picture is not None else request.picture
+    if not editor.from_picture:
+        if source is not None or order.mask is not None or request.mask is not None:
+            raise RequestError(f"{editor.name} makes a picture from words alone; leave picture and mask out")
+        return Checked(order, editor, None, None)
+    if source is None:
+        raise RequestError(f"{editor.name} edits a picture; name one")
+    picture = pictures.open(source, order.limits)
+    if order.out is not None:
+        pictures.check_target(order.out, order.force, alpha=picture.alpha_HW is not None)
+    mask = order.mask if order.mask is not None else request.mask
+    if mask is None:
+        return Checked(order, editor, picture, None)
+    mask_HW = pictures.open_mask(mask, picture.size_HW, order.limits)
+    if not mask_HW.any():
+        raise RequestError("the mask is black everywhere, so nothing may change; paint white where the edit belongs")
+    return Checked(order, editor, picture, mask_HW)
+
+
+def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]:
+    """The request with nothing left open, as it is written into the result, and its knobs.
+
+    What was asked for goes before what the bundle recommends for the editor, and that before the editor's own defaults.
+    """
+    request, editor, picture, mask_HW = checked.order.request, checked.editor, checked.picture, checked.mask_HW
+    recommended = bundle.defaults.get(editor.name, {})
+    settings = knobs.read(editor.name, editor.Knobs, request.knobs, recommended)
+    update = {
+        "picture_sha256": picture.sha256 if picture is not None else None,
+        "mask_sha256": sha256(mask_HW.tobytes()).hexdigest() if mask_HW is not None else None,
+        "knobs": settings.model_dump(mode="json"),
+        # A hub's bundle by its commit, so that `redo` finds the same weights; a folder as the user calls it.
+        "model": bundle.name if "@" in bundle.name and not Path(request.model).is_dir() else request.model,
+        "model_fingerprint": bundle.fingerprint,
+        "steps": request.steps if request.steps is not None else recommended.get("steps", editor.steps),
+    }
+    return request.model_copy(update=update), settings

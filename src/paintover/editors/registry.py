@@ -1,0 +1,29 @@
+"""The editors there are, by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from paintover.editors.editor import Editor
+from paintover.editors.imagine import Imagine
+from paintover.editors.instruct import Instruct
+from paintover.editors.mdp_noise import MDPNoise
+from paintover.editors.sdedit import SDEdit
+from paintover.errors import RequestError
+
+_EDITORS: dict[str, Editor[Any]] = {editor.name: editor for editor in (Instruct(), SDEdit(), MDPNoise(), Imagine())}
+
+
+def names() -> list[str]:
+    """Names of all editors, the default one first."""
+    return list(_EDITORS)
+
+
+def get(name: str) -> Editor[Any]:
+    """The editor called `name`. Raises RequestError listing what there is."""
+    if name not in _EDITORS:
+        near = get_close_matches(name, _EDITORS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise RequestError(f"there is no editor {name!r}{hint}; choose one of {', '.join(_EDITORS)}")
+    return _EDITORS[name]

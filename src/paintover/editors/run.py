@@ -1,0 +1,133 @@
+"""The way of a request, for one picture or many: check, begin, walk together, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paintover.editors.order import Order, check, request_for
+from paintover.request import EditResult
+
+if TYPE_CHECKING:
+    from paintover.engine.cache import PrepareCache
+
+
+def edit(
+    picture: Any,
+    instruction: str,
+    *,
+    editor: str = "instruct",
+    model: str = "builtin",
+    mask: Any = None,
+    source_prompt: str | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    preserve: bool = True,
+    out: str | Path | None = None,
+    force: bool = False,
+    **knobs: Any,
+) -> EditResult:
+    """Edits a picture as the words say and returns it at its own size.
+
+    picture: a path, a file's bytes, a PIL image or an array (HW, HWC; uint8, or floats 0..1). mask: likewise, of the same
+    size: white where the edit may go; every pixel where it is black stays as it is. seed: of the noise, 0 if not given.
+    steps and knobs: the model's recommendation if not given. preserve: outside of the change, keep the original's pixels bit
+    for bit. out: where to save (.png, .webp, .jpg, .tiff); an existing file is replaced only with `force`.
+
+    Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
+    """
+    request = request_for(
+        picture=_path(picture),
+        mask=_path(mask),
+        instruction=instruction,
+        source_prompt=source_prompt,
+        editor=editor,
+        knobs=knobs,
+        model=model,
+        seed=seed or 0,
+        steps=steps,
+        preserve=preserve,
+    )
+    return edit_one(Order(request, _pixels(picture), _pixels(mask), Path(out) if out is not None else None, force))
+
+
+def imagine(
+    prompt: str,
+    *,
+    model: str = "builtin",
+    seed: int | None = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    **knobs: Any,
+) -> EditResult:
+    """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`."""
+    request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=model, seed=seed or 0, steps=steps)
+    return edit_one(Order(request, out=Path(out) if out is not None else None, force=force))
+
+
+def edit_one(order: Order, cache: PrepareCache | None = None, device: str | None = None) -> EditResult:
+    """One order, its errors raised."""
+    [outcome] = edit_many([order], cache=cache, device=device)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def edit_many(
+    orders: Iterable[Order], *, together: int = 8, cache: PrepareCache | None = None, device: str | None = None
+) -> Iterator[EditResult | Exception]:
+    """Edits many pictures, `together` at a time in shared denoiser calls; one outcome per order, in order.
+
+    An order that fails or is cancelled gives its exception as outcome and leaves its neighbours alone. A result depends on
+    its own order only, whatever else is in the batch.
+    """
+    pending = iter(orders)
+    while chunk := list(islice(pending, together)):
+        yield from _together(chunk, cache, device)
+
+
+def _together(orders: list[Order], cache: PrepareCache | None, device: str | None) -> list[EditResult | Exception]:
+    outcomes: dict[int, EditResult | Exception] = {}
+    checked = {}
+    for n, order in enumerate(orders):
+        try:
+            checked[n] = check(order)
+        except Exception as error:
+            outcomes[n] = error
+    if checked:
+        # Only now: what is wrong with a request shows at once, without the seconds that torch and a model take.
+        from paintover.editors.work import begin, finish
+        from paintover.engine.cache import PrepareCache
+        from paintover.engine.engine import Engine
+        from paintover.models.bundle import load
+
+        cache = cache or PrepareCache()
+        engines: dict[str, Engine] = {}
+        works = {}
+        for n, one in checked.items():
+            try:
+                bundle = load(one.order.request.model, device=device)
+                work = begin(one, bundle, cache)
+                engine = engines.setdefault(bundle.fingerprint, Engine(bundle.denoiser))
+                works[n] = work, engine, engine.add(work.path, one.order.on_step, one.order.cancelled)
+            except Exception as error:
+                outcomes[n] = error
+        for engine in engines.values():
+            engine.run()
+        for n, (work, engine, job) in works.items():
+            try:
+                outcomes[n] = finish(work, engine.result(job), job.rows)
+            except Exception as error:
+                outcomes[n] = error
+    return [outcomes[n] for n in range(len(orders))]
+
+
+def _path(source: Any) -> str | None:
+    return str(source) if isinstance(source, (str, Path)) else None
+
+
+def _pixels(source: Any) -> Any:
+    return None if isinstance(source, (str, Path)) else source

@@ -1,0 +1,114 @@
+"""Work: a checked order on a model. `begin` brings it to its path, `finish` brings the path's latents to a picture."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paintover import picture as pictures
+from paintover.editors.editor import Context
+from paintover.editors.order import Checked, resolve
+from paintover.engine.cache import PrepareCache, key
+from paintover.path.predict import Path
+from paintover.picture.geometry import Geometry
+from paintover.request import EditResult
+
+if TYPE_CHECKING:
+    from paintover.models.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """An edit under way. `reconstruction_hwC` is the codec's own picture of the source: what "no change" looks like."""
+
+    checked: Checked
+    context: Context[Any]
+    path: Path
+    geometry: Geometry
+    reconstruction_hwC: NDArray[np.float32] | None
+    began: float
+    prepared: float
+
+
+def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
+    """Encodes the picture and prepares the editor, each from the cache where it is known. Raises PaintoverError."""
+    began = time.perf_counter()
+    order, editor, picture = checked.order, checked.editor, checked.picture
+    bundle.require(editor.needs, editor=editor.name)
+    request, knobs = resolve(checked, bundle)
+    codec = bundle.codec
+    native_HW = (bundle.size, bundle.size) if picture is None else picture.size_HW
+    geometry = Geometry.fit(native_HW, bundle.size**2, bundle.multiple)
+    height, width = (side // codec.factor for side in geometry.padded_HW)
+    shape = (1, codec.channels, height, width)
+    context: Context[Any] = Context(bundle, request, knobs, shape, None, order.on_step, order.cancelled)
+    editor.check(context)
+    about = {
+        "picture": request.picture_sha256,
+        "geometry": geometry.record(),
+        "model": bundle.fingerprint,
+        "dtype": str(bundle.denoiser.dtype),
+    }
+    reconstruction = None
+    if picture is not None:
+        encoded = cache.get(key({**about, "part": "codec"}), lambda: _encode(bundle, geometry.apply(picture.rgb_HWC)))
+        context = replace(context, source_BCHW=encoded["latents_BCHW"].to(context.device))
+        reconstruction = encoded["reconstruction_hwC"].numpy()
+    prepared: dict[str, Tensor] = {}
+    depends = editor.prepared_from(context)
+    if depends is not None:
+        prepared = cache.get(key({**about, "part": editor.name, **depends}), lambda: editor.prepare(context))
+        prepared = {name: tensor.to(context.device) for name, tensor in prepared.items()}
+    path = editor.path(context, prepared)
+    return Work(checked, context, path, geometry, reconstruction, began, time.perf_counter())
+
+
+def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
+    """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked."""
+    walked = time.perf_counter()
+    order, picture, request = work.checked.order, work.checked.picture, work.context.request
+    edited_hwC = _decode(work.context.bundle, latents_BCHW)
+    record: dict[str, Any] = {}
+    if picture is None or work.reconstruction_hwC is None:
+        rgb_HWC, alpha_HW = np.rint(work.geometry.inverse(edited_hwC) * 255).astype(np.uint8), None
+    else:
+        closed = pictures.close(
+            picture, edited_hwC, work.reconstruction_hwC, work.geometry, mask_HW=work.checked.mask_HW, preserve=request.preserve
+        )
+        rgb_HWC, alpha_HW, record = closed.rgb_HWC, closed.alpha_HW, dict(closed.record)
+    record["evaluations"] = evaluations + work.context.spent.evaluations
+    record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
+    record["warnings"] = list(picture.warnings) if picture is not None else []
+    record["seconds"] = {
+        "prepare": round(work.prepared - work.began, 3),
+        "walk": round(walked - work.prepared, 3),
+        "close": round(time.perf_counter() - walked, 3),
+    }
+    result = EditResult(rgb_HWC, alpha_HW, request, record)
+    if order.out is None:
+        return result
+    provenance = {"request": request.model_dump(mode="json"), "record": record}
+    metadata = picture.metadata if picture is not None else None
+    saved = pictures.save(order.out, result, metadata, provenance, force=order.force, keep_location=order.keep_location)
+    return replace(result, path=saved)
+
+
+@torch.no_grad()
+def _encode(bundle: Bundle, working_hwC: NDArray[np.float32]) -> dict[str, Tensor]:
+    pixels_BCHW = torch.from_numpy(np.ascontiguousarray(working_hwC)).permute(2, 0, 1)[None] * 2 - 1
+    latents_BCHW = bundle.codec.encode(pixels_BCHW.to(bundle.denoiser.device))
+    reconstruction = torch.from_numpy(_decode(bundle, latents_BCHW))
+    return {"latents_BCHW": latents_BCHW.cpu(), "reconstruction_hwC": reconstruction}
+
+
+@torch.no_grad()
+def _decode(bundle: Bundle, latents_BCHW: Tensor) -> NDArray[np.float32]:
+    """Latents, B = 1 -> float32 hwC in 0..1."""
+    pixels_BCHW = bundle.codec.decode(latents_BCHW)
+    return ((pixels_BCHW[0].permute(1, 2, 0).float().cpu() + 1) / 2).clamp(0, 1).contiguous().numpy()
