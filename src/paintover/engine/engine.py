@@ -39,7 +39,7 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A path in an engine: `done` once it has latents_BCHW or an error (Cancelled is one). rows: evaluations so far."""
+    """A path in an engine. Once `done` it has latents_BCHW, or an error (Cancelled is one). rows: evaluations so far."""
 
     path: Path
     on_step: Callable[[Report], None] | None = None
@@ -47,12 +47,9 @@ class Job:
     latents_BCHW: Tensor | None = None
     error: Exception | None = None
     rows: int = 0
+    done: bool = False
     asked: Sequence[Predict] = ()
     answers: list[Tensor] | None = None  # None before the path has started, as a generator wants it
-
-    @property
-    def done(self) -> bool:
-        return self.latents_BCHW is not None or self.error is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +100,8 @@ class Engine:
 
     def result(self, job: Job) -> Tensor:
         """The job's final latents, all paths being driven until it has them. Raises what ended it: Cancelled, or its error."""
-        while not job.done:
-            self.round()
+        while not job.done and self.round():
+            pass
         if job.error is not None:
             raise job.error
         assert job.latents_BCHW is not None
@@ -142,7 +139,7 @@ class Engine:
         return calls
 
     def _evaluate(self, rows: list[_Row], told: dict[tuple[Condition, ...], Told]) -> None:
-        """One call, its answers given to the jobs. Out of memory: two halves. A failure: each job's rows apart, to find whose."""
+        """One call, its answers given to the jobs. Out of memory: two halves. Failure: each job's rows apart, to find whose."""
         try:
             eps = self._call([row.predict for row in rows], told)
         except Exception as error:
@@ -206,7 +203,7 @@ def _advance(job: Job) -> None:
             try:
                 job.asked = job.path.send(job.answers)  # type: ignore[arg-type]
             except StopIteration as end:
-                job.latents_BCHW = end.value
+                job.latents_BCHW, job.asked, job.done = end.value, (), True
                 return
             job.answers = []
             if job.asked:
@@ -218,9 +215,8 @@ def _advance(job: Job) -> None:
 
 
 def _fail(job: Job, error: Exception) -> None:
-    if job.error is None:
-        job.error = error
-        job.asked = ()
+    if not job.done:
+        job.error, job.asked, job.done = error, (), True
         job.path.close()
 
 

@@ -1,0 +1,131 @@
+"""The prepare cache: what an editor made of a picture once (inversion, encoding, tuning), kept for the next edit of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+def cache_key(**parts: Any) -> str:
+    """A content address: sha256 of the JSON of what determines an entry (picture, fingerprint, editor, knobs that matter)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class PrepareCache:
+    """Named tensors by key: the latest in memory, more on disk, the least recently used given up first.
+
+    folder:       where entries lie, by default $PAINTOVER_CACHE/prepare or ~/.cache/paintover/prepare. Processes may share it.
+    max_bytes:    limit of the folder; 0 keeps nothing on disk.
+    memory_bytes: limit of what this process keeps in memory.
+
+    An entry is a file: the sha256 of the rest, then safetensors. A file that was damaged, or cut short, counts as not there.
+    The cache never fails an edit: a folder that cannot be read or written makes it forgetful, nothing worse.
+    """
+
+    def __init__(self, folder: str | Path | None = None, max_bytes: int = 4 << 30, memory_bytes: int = 256 << 20) -> None:
+        root = os.environ.get("PAINTOVER_CACHE") or Path.home() / ".cache" / "paintover"
+        self.folder = Path(folder) if folder is not None else Path(root) / "prepare"
+        self.max_bytes, self.memory_bytes = max_bytes, memory_bytes
+        self.hits = self.misses = 0
+        self._memory: OrderedDict[str, Tensors] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        """The entry for `key`, from memory or disk, or else made now and kept. CPU tensors, not to be written to.
+
+        What `make` raises comes through, and nothing is kept.
+        """
+        with self._lock:
+            found = self._memory.get(key)
+        found = found if found is not None else self._read(key)
+        if found is not None:
+            self.hits += 1
+            self._touch(key)
+        else:
+            self.misses += 1
+            found = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in make().items()}
+            self._write(key, found)
+        self._remember(key, found)
+        return dict(found)
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()  # whatever the key says, it names a file in our folder
+        return self.folder / name[:2] / f"{name}.entry"
+
+    def _remember(self, key: str, tensors: Tensors) -> None:
+        with self._lock:
+            self._memory[key] = tensors
+            self._memory.move_to_end(key)
+            while sum(map(_bytes, self._memory.values())) > self.memory_bytes:
+                self._memory.popitem(last=False)
+
+    def _read(self, key: str) -> Tensors | None:
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(data[32:]).digest() == data[:32]:
+                return load(data[32:])
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, ValueError):
+            pass
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+
+    def _touch(self, key: str) -> None:
+        with contextlib.suppress(OSError):
+            os.utime(self._path(key))
+
+    def _write(self, key: str, tensors: Tensors) -> None:
+        if _bytes(tensors) > self.max_bytes:
+            return
+        path = self._path(key)
+        data = save(tensors)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(prefix=path.stem, suffix=".part", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(data).digest())
+                    file.write(data)
+                os.replace(part, path)
+            except BaseException:
+                os.unlink(part)
+                raise
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Deletes the least recently used entries until the folder keeps its limit, and parts that a killed process left."""
+        entries = sorted(self._files())
+        excess = sum(size for _, size, _ in entries) - self.max_bytes
+        for used, size, path in entries:
+            if excess > 0 if path.suffix == ".entry" else time.time() - used > 3600:
+                with contextlib.suppress(OSError):  # another process may have been quicker
+                    path.unlink()
+                excess -= size
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        for path in self.folder.glob("??/*"):
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                yield stat.st_mtime, stat.st_size, path
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
