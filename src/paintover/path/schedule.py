@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,7 +98,8 @@ class Schedule:
         times = self.timesteps(steps)
         times = times[len(times) - int(steps * start) :]
         levels = [self.alphas_cumprod[t] for t in times] + [self.final_alpha]
-        return [Step(i, t, s, levels[i], levels[i + 1]) for i, (t, s) in enumerate(zip(times, [*times[1:], -1], strict=True))]
+        onward = [*times[1:], -1]
+        return [Step(i, t, onward[i], levels[i], levels[i + 1]) for i, t in enumerate(times)]
 
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of a full walk, noisiest first."""
@@ -107,9 +109,9 @@ class Schedule:
         if self.spacing == "leading":
             times = [i * (count // steps) + self.offset for i in reversed(range(steps))]
         elif self.spacing == "trailing":
-            times = [round(count - i * count / steps) - 1 for i in range(steps)]
+            times = [int(t) - 1 for t in np.arange(count, 0, -count / steps)[:steps].round()]
         elif self.spacing == "linspace":
-            times = [round(i * (count - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
+            times = [int(t) for t in np.linspace(0, count - 1, steps).round()[::-1]]
         else:
             raise ModelError(f"timestep_spacing is {self.spacing!r}; expected leading, trailing or linspace")
         if times[0] >= count:
