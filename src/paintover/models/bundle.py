@@ -132,7 +132,7 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
             denoiser = _load_denoiser(description, codec.scale, device, dtype)
             part = "text_encoder"
             text = _load_text(description, device)
-    except ModelError:
+    except (ModelError, ImportError):
         raise
     except Exception as error:
         line = (str(error).splitlines() or [""])[0][:200]

@@ -169,7 +169,8 @@ class LinearCodec(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> LinearCodec:
-        return cls(**_read_config(folder), **load_file(Path(folder) / "codec.safetensors"))
+        config, tensors = _read_config(folder), load_file(Path(folder) / "codec.safetensors")
+        return cls(config["factor"], tensors["basis_CP"], tensors["mean_P"], config["scale"])
 
 
 def _checked(pixels_BCHW: Tensor, factor: int) -> Tensor:

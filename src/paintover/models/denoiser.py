@@ -104,13 +104,13 @@ class Denoiser:
             raise ModelError(
                 "this denoiser was given a source picture but has no channels for one; use a bundle that can 'instruct'"
             )
-        to = {"device": self.device, "dtype": self.dtype}
-        sample_BCHW = x_BCHW.to(**to)
+        device, dtype = self.device, self.dtype
+        sample_BCHW = x_BCHW.to(device, dtype)
         if self.takes_image:
-            source_BCHW = torch.zeros_like(sample_BCHW) if image_BCHW is None else image_BCHW.to(**to)
+            source_BCHW = torch.zeros_like(sample_BCHW) if image_BCHW is None else image_BCHW.to(device, dtype)
             sample_BCHW = torch.cat([sample_BCHW, source_BCHW], dim=1)
-        labels_BD = pooled_BD.to(**to) if self.pooled_width is not None and pooled_BD is not None else None
-        answer = self.unet(sample_BCHW, t_B.to(self.device), tokens_BLD.to(**to), class_labels=labels_BD, return_dict=False)
+        labels_BD = pooled_BD.to(device, dtype) if self.pooled_width is not None and pooled_BD is not None else None
+        answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), class_labels=labels_BD, return_dict=False)
         return answer[0].float()
 
     def to_noise(self, output_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, image_BCHW: Tensor | None = None) -> Tensor:

@@ -118,14 +118,12 @@ def _card(folder: Path) -> Card:
     path = folder / "README.md"
     if not path.is_file():
         return Card()
-    text = path.read_text(encoding="utf-8", errors="replace")
-    match = re.match(r"---\n(.*?)\n---\n", text, flags=re.DOTALL)
-    if not match:
-        return Card(text=text)
-    import yaml
+    from huggingface_hub import metadata_load
 
+    text = path.read_text(encoding="utf-8", errors="replace")
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
     try:
-        data = yaml.safe_load(match[1])
-    except yaml.YAMLError:
+        data = metadata_load(path)
+    except Exception:  # Of many kinds. A card that is written wrongly stops nobody from editing a picture.
         data = None
-    return Card(data=data if isinstance(data, dict) else {}, text=text[match.end() :])
+    return Card(data=data if isinstance(data, dict) else {}, text=body)

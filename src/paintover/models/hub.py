@@ -46,12 +46,12 @@ def fetch(name: str) -> tuple[Path, str]:
         ) from None
     chosen = choose([file.rfilename for file in info.siblings or []], name)
     try:
-        folder = Path(snapshot_download(repo, revision=info.sha, allow_patterns=chosen, etag_timeout=_SECONDS))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=chosen, etag_timeout=_SECONDS))
     except Exception as error:
         raise ModelError(
             f"downloading bundle {name} failed ({type(error).__name__}); run the command again to resume it"
         ) from None
-    return folder, f"{repo}@{info.sha}"
+    return folder, f"{repo}@{folder.name}"
 
 
 def choose(names: list[str], bundle: str) -> list[str]:

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paintover.errors import ModelError
+from paintover.models import Denoiser, load, widen
+
+T_B = torch.tensor([3, 400, 980])
+
+
+@pytest.fixture(scope="module")
+def wide(tiny_bundle):
+    return load(tiny_bundle("instruct"), device="cpu").denoiser
+
+
+@pytest.fixture(scope="module")
+def narrow(tiny_bundle):
+    return load(tiny_bundle("text-to-image"), device="cpu").denoiser
+
+
+def inputs(channels=4, width=32, rows=3):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, channels, 8, 8, generator=generator)
+    image = torch.randn(rows, channels, 8, 8, generator=generator)
+    return x, torch.randn(rows, 7, width, generator=generator), image
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "change"])
+def test_a_perfect_network_is_turned_into_the_true_noise(narrow, prediction):
+    """Closed form: x = sqrt(a) x0 + sqrt(1 - a) eps is built here, and so is what a perfect network would say."""
+    generator = torch.Generator().manual_seed(2)
+    x0, eps, image = torch.randn(3, 3, 4, 8, 8, dtype=torch.float64, generator=generator)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    a = torch.cumprod(1 - betas, 0)[T_B].view(3, 1, 1, 1)
+    x = a**0.5 * x0 + (1 - a) ** 0.5 * eps
+    said = {
+        "epsilon": eps,
+        "v_prediction": a**0.5 * eps - (1 - a) ** 0.5 * x0,
+        "sample": x0,
+        "change": x0 - 0.7 * image,
+    }[prediction]
+    door = Denoiser(narrow.unet, prediction, narrow.alphas_cumprod, codec_scale=0.7)
+    got = door.to_noise(said.float(), x.float(), T_B, image.float())
+    torch.testing.assert_close(got, eps.float(), atol=2e-4, rtol=0)
+
+
+def test_change_of_nothing_is_the_sample(wide):
+    x, tokens, image = inputs()
+    change = Denoiser(wide.unet, "change", wide.alphas_cumprod, codec_scale=0.5)
+    sample = Denoiser(wide.unet, "sample", wide.alphas_cumprod)
+    torch.testing.assert_close(change(x, T_B, tokens), sample(x, T_B, tokens), atol=0, rtol=0)
+    torch.testing.assert_close(change(x, T_B, tokens, image_BCHW=0 * image), sample(x, T_B, tokens), atol=0, rtol=0)
+    assert not torch.allclose(change(x, T_B, tokens, image_BCHW=image), sample(x, T_B, tokens, image_BCHW=image), atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "change"])
+def test_a_row_among_others_at_other_timesteps_is_the_row_alone(wide, prediction):
+    x, tokens, image = inputs()
+    door = Denoiser(wide.unet, prediction, wide.alphas_cumprod, codec_scale=0.5)
+    together = door(x, T_B, tokens, image_BCHW=image)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = door(x[one], T_B[one], tokens[one], image_BCHW=image[one])
+        torch.testing.assert_close(together[one], alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(door(x[:1], T_B[1:2], tokens[:1], image_BCHW=image[:1]), together[:1], atol=1e-3)
+
+
+def test_a_widened_network_says_the_same_with_any_picture(narrow):
+    x, tokens, image = inputs()
+    wide = Denoiser(widen(narrow.unet), "epsilon", narrow.alphas_cumprod)
+    assert wide.takes_image
+    assert not narrow.takes_image
+    before = narrow(x, T_B, tokens)
+    torch.testing.assert_close(wide(x, T_B, tokens), before, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(wide(x, T_B, tokens, image_BCHW=image), before, atol=1e-6, rtol=1e-6)
+    with pytest.raises(ModelError, match="cannot be widened"):
+        widen(wide.unet)
+
+
+def test_the_pooled_text_is_heard(tiny_bundle):
+    door = load(tiny_bundle("builtin"), device="cpu").denoiser
+    x, tokens, image = inputs(channels=192)
+    pooled = torch.randn(3, 32, generator=torch.Generator().manual_seed(3))
+    answers = [door(x, T_B, tokens, pooled_BD, image) for pooled_BD in (pooled, -pooled)]
+    assert not torch.allclose(*answers, atol=1e-4)
+    assert (door.channels, door.multiple, door.text_width, door.pooled_width) == (192, 2, 32, 32)
+    with pytest.raises(ModelError, match="pooled text vector of width 32"):
+        door(x, T_B, tokens)
+
+
+def test_half_precision_gives_float32_near_the_full_answer(tiny_bundle):
+    x, tokens, image = inputs()
+    full = load(tiny_bundle("instruct"), device="cpu").denoiser(x, T_B, tokens, image_BCHW=image)
+    half = load(tiny_bundle("instruct"), device="cpu", dtype=torch.bfloat16).denoiser(x, T_B, tokens, image_BCHW=image)
+    assert half.dtype == torch.float32
+    assert (half - full).abs().mean() < 0.03 * full.abs().mean()
+    assert not torch.equal(half, full)
+
+
+def test_what_cannot_be_done_is_said(narrow):
+    x, tokens, image = inputs()
+    with pytest.raises(ModelError, match="no channels for one"):
+        narrow(x, T_B, tokens, image_BCHW=image)
+    with pytest.raises(ModelError, match="prediction 'flow' is unknown"):
+        Denoiser(narrow.unet, "flow", narrow.alphas_cumprod)
