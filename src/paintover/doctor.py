@@ -64,9 +64,9 @@ def _builtin() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from paintover.engine.cache import default_folder
+    from paintover.engine.cache import PrepareCache
 
-    folder = default_folder()
+    folder = PrepareCache().folder
     return {"folder": str(folder), "size": _bytes(_size(folder))}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.editors.order import Checked, resolve
-from paintover.engine.cache import PrepareCache, key
+from paintover.engine.cache import PrepareCache, cache_key
 from paintover.path.predict import Path
 from paintover.picture.geometry import Geometry
 from paintover.request import EditResult
@@ -57,13 +57,13 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     }
     reconstruction = None
     if picture is not None:
-        encoded = cache.get(key({**about, "part": "codec"}), lambda: _encode(bundle, geometry.apply(picture.rgb_HWC)))
+        encoded = cache.get(cache_key(**about, part="codec"), lambda: _encode(bundle, geometry.apply(picture.rgb_HWC)))
         context = replace(context, source_BCHW=encoded["latents_BCHW"].to(context.device))
         reconstruction = encoded["reconstruction_hwC"].numpy()
     prepared: dict[str, Tensor] = {}
     depends = editor.prepared_from(context)
     if depends is not None:
-        prepared = cache.get(key({**about, "part": editor.name, **depends}), lambda: editor.prepare(context))
+        prepared = cache.get(cache_key(**about, part=editor.name, of=depends), lambda: editor.prepare(context))
         prepared = {name: tensor.to(context.device) for name, tensor in prepared.items()}
     path = editor.path(context, prepared)
     return Work(checked, context, path, geometry, reconstruction, began, time.perf_counter())

@@ -1,0 +1,230 @@
+"""What must hold for every editor there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paintover.editors import knobs, registry
+from paintover.editors.order import Order, request_for
+from paintover.editors.run import edit_many, edit_one
+from paintover.errors import Cancelled, KnobError, ModelError, RequestError
+
+STEPS = 10
+EVERY = pytest.mark.parametrize("name", registry.names())
+OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).from_picture])
+
+
+@pytest.fixture
+def order(tiny_bundle, photo):
+    def make(name: str, instruction: str = "make it night", **fields) -> Order:
+        picture = str(photo) if registry.get(name).from_picture else None
+        fields = {"picture": picture, "model": str(tiny_bundle), "steps": STEPS, **fields}
+        return Order(request_for(instruction=instruction, editor=name, **fields))
+
+    return make
+
+
+@EVERY
+def test_runs_and_says_how(name, order, photo, tiny_bundle):
+    result = edit_one(order(name))
+    if registry.get(name).from_picture:
+        assert result.rgb_HWC.shape == np.asarray(Image.open(photo)).shape
+        assert len(result.request.picture_sha256) == 64
+    else:
+        assert result.rgb_HWC.shape == (64, 64, 3)
+    assert result.rgb_HWC.dtype == np.uint8
+    assert result.rgb_HWC.std() > 1
+    assert set(result.request.knobs) == {info.name for info in knobs.describe(registry.get(name).Knobs)}
+    assert len(result.request.model_fingerprint) == 64
+    assert STEPS <= result.record["evaluations"] * 2 <= 2 * 5 * STEPS
+
+
+@EVERY
+def test_is_deterministic_and_listens(name, order, monkeypatch, tmp_path):
+    first = edit_one(order(name, preserve=False)).rgb_HWC
+    monkeypatch.setenv("PAINTOVER_CACHE", str(tmp_path))  # nothing is prepared there
+    assert np.array_equal(edit_one(order(name, preserve=False)).rgb_HWC, first)
+    assert not np.array_equal(edit_one(order(name, "a cow", preserve=False)).rgb_HWC, first)
+
+
+@pytest.mark.parametrize("name", ["instruct", "sdedit", "imagine"])
+def test_another_seed_gives_another_picture(name, order):
+    pictures = [edit_one(order(name, seed=seed, preserve=False)).rgb_HWC for seed in (0, 1)]
+    assert not np.array_equal(*pictures)
+
+
+@EVERY
+def test_every_knob_has_a_description_and_its_bounds_hold(name):
+    model = registry.get(name).Knobs
+    schema = model.model_json_schema()["properties"]
+    assert all(info.description for info in knobs.describe(model))
+    for knob, about in schema.items():
+        for bound, outside in (("minimum", -1), ("maximum", 1)):
+            if bound in about:
+                assert getattr(knobs.read(name, model, {knob: about[bound]}), knob) == about[bound]
+                with pytest.raises(KnobError, match=knob):
+                    knobs.read(name, model, {knob: about[bound] + outside})
+        if about["type"] in ("number", "integer"):
+            for nonsense in ("much", float("nan"), float("inf")):
+                with pytest.raises(KnobError, match=knob):
+                    knobs.read(name, model, {knob: nonsense})
+
+
+@EVERY
+@pytest.mark.parametrize("bound", ["minimum", "maximum"])
+def test_runs_at_its_bounds(name, bound, order):
+    schema = registry.get(name).Knobs.model_json_schema()["properties"]
+    extreme = {knob: about[bound] for knob, about in schema.items() if bound in about}
+    assert edit_one(order(name, knobs=extreme, preserve=False)).rgb_HWC.dtype == np.uint8
+
+
+@EVERY
+def test_every_knob_but_the_defaults_matters(name, order):
+    """A knob that changes nothing would be one that is not connected."""
+    other = {"guidance": 2.0, "image_guidance": 0.5, "strength": 0.9, "negative_prompt": "a cow", "t_max": 30, "t_m": 10}
+    other |= {"schedule": "linear", "amplify": 1.5}
+    before = edit_one(order(name, preserve=False)).rgb_HWC
+    for info in knobs.describe(registry.get(name).Knobs):
+        after = edit_one(order(name, knobs={info.name: other[info.name]}, preserve=False)).rgb_HWC
+        assert not np.array_equal(before, after), info.name
+
+
+@OF_PICTURES
+def test_leaves_pixels_outside_the_mask_alone(name, order, photo, tmp_path):
+    mask = np.zeros((80, 120), np.uint8)
+    mask[20:60, 30:90] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    before = np.asarray(Image.open(photo))
+    after = edit_one(order(name, mask=str(tmp_path / "mask.png"))).rgb_HWC
+    assert np.array_equal(before[mask == 0], after[mask == 0])
+    assert not np.array_equal(before[mask > 0], after[mask > 0])
+
+
+@EVERY
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_cancels_within_one_step(name, order, after):
+    steps: list[int] = []
+    asked = replace(order(name), on_step=lambda report: steps.append(report.i), cancelled=lambda: len(steps) >= after)
+    with pytest.raises(Cancelled):
+        edit_one(asked)
+    assert len(steps) == after
+
+
+def test_cancelling_one_does_not_hurt_its_neighbour(order):
+    alone = edit_one(order("instruct", preserve=False)).rgb_HWC
+    stopped = replace(order("sdedit"), cancelled=lambda: True)
+    outcomes = list(edit_many([stopped, order("instruct", preserve=False)]))
+    assert isinstance(outcomes[0], Cancelled)
+    assert np.abs(outcomes[1].rgb_HWC.astype(int) - alone).max() <= 1
+
+
+def test_a_batch_of_8_mixed_requests_equals_each_alone(order, tiny_bundle, tmp_path):
+    """To 1/255 after decoding, whatever the neighbours' editors, sizes, steps and knobs are."""
+    wide = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 160, 3), dtype=np.uint8)).save(wide)
+    orders = [
+        order("instruct", preserve=False),
+        order("instruct", "a cow", seed=5, preserve=False, knobs={"guidance": 1.0}),
+        order("sdedit", preserve=False, knobs={"strength": 0.3}),
+        order("sdedit", "snow", seed=2, preserve=False, knobs={"negative_prompt": "sun"}),
+        order("mdp-noise", preserve=False, source_prompt="a field"),
+        order("imagine", "a cow", steps=5),
+        order("instruct", "a cow", picture=str(wide), preserve=False),
+        order("instruct", preserve=False, steps=3),
+    ]
+    alone = [edit_one(one) for one in orders]
+    together = list(edit_many(orders, together=8))
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one.rgb_HWC.astype(int) - other.rgb_HWC).max() <= 1
+        assert one.request == other.request
+
+
+def test_the_second_edit_of_a_picture_finds_its_inversion(order):
+    first = edit_one(order("mdp-noise", source_prompt="a field"))
+    second = edit_one(order("mdp-noise", "a cow", source_prompt="a field"))
+    other = edit_one(order("mdp-noise", "a cow", source_prompt="the sea"))
+    assert first.record["evaluations"] == other.record["evaluations"] == second.record["evaluations"] + 2 * STEPS
+
+
+def test_the_source_prompt_matters_to_mdp_noise(order):
+    one, other = (edit_one(order("mdp-noise", source_prompt=p, preserve=False)).rgb_HWC for p in ("a field", "the sea"))
+    assert not np.array_equal(one, other)
+
+
+def test_mdp_noise_that_copies_the_whole_source_path_does_not_hear_the_words(order):
+    """Identity 1 of MDP: w = 1 at all steps is the source's own path, for every instruction and guidance."""
+    kept = {"t_max": 50, "t_m": 50}
+    one = edit_one(order("mdp-noise", knobs=kept, preserve=False)).rgb_HWC
+    other = edit_one(order("mdp-noise", "a cow", knobs={**kept, "guidance": 3.0}, preserve=False)).rgb_HWC
+    assert np.array_equal(one, other)
+
+
+def test_sdedit_without_strength_returns_the_codecs_picture(order, photo):
+    before = np.asarray(Image.open(photo)).astype(int)
+    after = edit_one(order("sdedit", knobs={"strength": 0.0}))
+    assert np.array_equal(after.rgb_HWC, before)
+    assert after.record["changed_fraction"] == 0
+
+
+def test_an_editor_asks_for_a_bundle_that_can(order, tmp_path):
+    from paintover.models.tiny import tiny
+
+    captions_only = tiny(tmp_path / "captions", "text-to-image")
+    with pytest.raises(ModelError, match="instruct"):
+        edit_one(order("instruct", model=str(captions_only)))
+
+
+def test_the_bundles_recommendation_goes_before_the_editors_and_the_request_before_both(order):
+    recommended = edit_one(order("instruct", steps=None))
+    assert recommended.request.steps == 4  # of the tiny bundle
+    assert edit_one(order("instruct", steps=2)).request.steps == 2
+    assert edit_one(order("sdedit", steps=None, knobs={"strength": 0.1})).request.steps == registry.get("sdedit").steps
+
+
+def test_windows_that_do_not_fit_are_refused_before_the_inversion(order):
+    steps: list[int] = []
+    asked = replace(order("mdp-noise", knobs={"t_max": 10, "t_m": 20}), on_step=lambda report: steps.append(report.i))
+    with pytest.raises(KnobError, match="window"):
+        edit_one(asked)
+    assert not steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"instruction": "  "}, "instruction is empty"),
+        ({"source_prompt": "a field"}, "mdp-noise"),
+        ({"picture": None}, "name one"),
+        ({"references": [{"name": "image1", "path": "a.png"}]}, "references"),
+    ],
+)
+def test_requests_that_make_no_sense(order, fields, message):
+    with pytest.raises(RequestError, match=message):
+        edit_one(order("instruct", **fields))
+
+
+def test_pictures_in_memory_and_alpha(tiny_bundle):
+    import paintover
+
+    rgba = np.random.default_rng(0).integers(0, 256, (33, 47, 4), dtype=np.uint8)
+    result = paintover.edit(rgba, "make it night", model=str(tiny_bundle), steps=2, guidance=2.0)
+    assert result.rgb_HWC.shape == (33, 47, 3)
+    assert np.array_equal(result.alpha_HW, rgba[..., 3])
+    assert result.request.picture is None
+    assert result.request.knobs["guidance"] == 2.0
+
+
+def test_saving_keeps_the_request(tiny_bundle, photo, tmp_path):
+    import paintover
+
+    out = tmp_path / "out.png"
+    result = paintover.edit(photo, "make it night", model=str(tiny_bundle), steps=2, out=out)
+    assert result.path == out
+    assert np.array_equal(np.asarray(Image.open(out)), result.rgb_HWC)
+    with pytest.raises(RequestError, match="exists"):
+        paintover.edit(photo, "make it night", model=str(tiny_bundle), steps=2, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]

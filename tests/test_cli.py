@@ -1,0 +1,246 @@
+"""The command line: what it prints where, its exit codes, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paintover import cli
+
+
+@pytest.fixture
+def paintover(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder, in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def fast(tiny_bundle):
+    return "--model", tiny_bundle, "--steps", 2
+
+
+def _process(*words, **options):
+    """The same in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "paintover", *map(str, words)], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+# Bad input: words of the command line, and what the one line must say. {photo}: a good picture. All but the last two are
+# noticed before any model is loaded.
+BAD = {
+    "missing file": (["edit", "missing.png", "x"], "missing.png"),
+    "text named .png": (["edit", "text.png", "x"], "text.png"),
+    "0 bytes": (["edit", "empty.png", "x"], "empty"),
+    "a bomb": (["edit", "bomb.png", "x"], "max_pixels"),
+    "over a limit that was given": (["edit", "{photo}", "x", "--max-pixels", "100"], "limit of 100 pixels"),
+    "a limit of nothing": (["edit", "{photo}", "x", "--max-bytes", "0"], "--max-bytes"),
+    "a folder": (["edit", ".", "x"], "readable picture"),
+    "mask of another size": (["edit", "{photo}", "x", "--mask", "small.png"], "30 x 20"),
+    "black mask": (["edit", "{photo}", "x", "--mask", "black.png"], "mask"),
+    "unknown editor": (["edit", "{photo}", "x", "--editor", "sdedt"], "sdedit"),
+    "unknown knob": (["edit", "{photo}", "x", "--strengh", "1"], "image_guidance"),
+    "another editor's knob": (["edit", "{photo}", "x", "--strength", "1"], "image_guidance"),
+    "knob out of bounds": (["edit", "{photo}", "x", "--editor", "sdedit", "--strength", "1.5"], "0 to 1"),
+    "knob of another kind": (["edit", "{photo}", "x", "--guidance", "high"], "a number"),
+    "unknown choice": (["edit", "{photo}", "x", "--editor", "mdp-noise", "--schedule", "steep"], "cosine"),
+    "empty instruction": (["edit", "{photo}", ""], "instruction is empty"),
+    "blank instruction": (["edit", "{photo}", " \n"], "instruction is empty"),
+    "no instruction": (["edit", "{photo}"], "instruction"),
+    "source prompt for nothing": (["edit", "{photo}", "x", "--source-prompt", "y"], "mdp-noise"),
+    "no such folder": (["edit", "{photo}", "x", "-o", "nowhere/out.png"], "nowhere"),
+    "unknown suffix": (["edit", "{photo}", "x", "-o", "out.xyz"], ".png"),
+    "existing output": (["edit", "{photo}", "x", "-o", "small.png"], "--force"),
+    "steps out of bounds": (["edit", "{photo}", "x", "--steps", "0"], "steps"),
+    "negative seed": (["edit", "{photo}", "x", "--seed", "-1"], "seed"),
+    "seed that is no number": (["edit", "{photo}", "x", "--seed", "one"], "--seed"),
+    "imagine as an editor": (["edit", "{photo}", "x", "--editor", "imagine"], "words alone"),
+    "redo of a stranger": (["redo", "{photo}"], "provenance"),
+    "show of a stranger": (["show", "{photo}"], "provenance"),
+    "show of nothing": (["show", "missing.png"], "missing.png"),
+    "batch without jobs": (["batch", "missing.jsonl", "--out", "folder"], "missing.jsonl"),
+    "unknown command": (["paint"], "paint"),
+    "unknown flag": (["show", "{photo}", "--loud"], "--loud"),
+    "unknown model": (["edit", "{photo}", "x", "--model", "no-such-model"], "no-such-model"),
+    "unknown device": (["edit", "{photo}", "x", "--model", "{bundle}", "--device", "abacus"], "abacus"),
+}
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+    (tmp_path / "text.png").write_text("I am no picture.")
+    (tmp_path / "empty.png").touch()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "bomb.png").write_bytes(start + b"\0\0\0\0IEND\xaeB`\x82")
+    Image.new("L", (30, 20), 255).save(tmp_path / "small.png")
+    Image.new("L", (120, 80)).save(tmp_path / "black.png")
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_and_exit_2_and_no_output(what, paintover, bad_files, photo, tiny_bundle, tmp_path):
+    words, says = BAD[what]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, out, err = paintover(*[word.format(photo=photo, bundle=tiny_bundle) for word in words])
+    assert code == 2
+    assert out == ""
+    assert says in err
+    assert err.startswith("paintover: ")
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_read_only_folder_is_noticed_first(paintover, photo, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, _, err = paintover("edit", photo, "x", "-o", "locked/out.png")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_edit_prints_where_the_picture_is(paintover, photo, fast):
+    code, out, err = paintover("edit", photo, "make it night", "-o", "out.png", *fast)
+    assert (code, out, err) == (0, "out.png\n", "")
+    assert Image.open("out.png").size == (120, 80)
+
+
+def test_json_is_one_object_with_the_whole_request(paintover, photo, fast):
+    words = ["--editor", "sdedit", "--strength", "0.5", "--seed", 7, "--json", "-o", "out.png"]
+    code, out, err = paintover("edit", photo, "a field", *words, *fast)
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert told["out"] == "out.png"
+    assert (told["width"], told["height"]) == (120, 80)
+    assert told["request"]["knobs"] == {"strength": 0.5, "guidance": 7.5, "negative_prompt": ""}
+    assert (told["request"]["seed"], told["request"]["editor"]) == (7, "sdedit")
+    assert told["record"]["evaluations"] == 2
+
+
+def test_the_output_is_named_and_numbered_where_no_name_is_given(paintover, photo, fast):
+    names = [paintover("edit", photo, "night", *fast)[1] for _ in range(3)]
+    assert names == ["photo.edited.png\n", "photo.edited-2.png\n", "photo.edited-3.png\n"]
+
+
+def test_force_replaces_and_nothing_else_does(paintover, photo, fast, tmp_path):
+    target = tmp_path / "out.png"
+    target.write_text("mine")
+    assert paintover("edit", photo, "night", "-o", target, *fast)[0] == 2
+    assert target.read_text() == "mine"
+    assert paintover("edit", photo, "night", "-o", target, "--force", *fast)[0] == 0
+    assert Image.open(target).size == (120, 80)
+
+
+def test_a_mask_bounds_the_edit(paintover, photo, fast, tmp_path):
+    mask = np.zeros((80, 120), np.uint8)
+    mask[:, 60:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert paintover("edit", photo, "night", "--mask", "mask.png", "-o", "out.png", *fast)[0] == 0
+    before, after = (np.asarray(Image.open(path)) for path in (photo, "out.png"))
+    assert np.array_equal(before[:, :60], after[:, :60])
+    assert not np.array_equal(before[:, 60:], after[:, 60:])
+
+
+def test_imagine(paintover, fast):
+    code, out, _ = paintover("imagine", "a cow", "--guidance", "2", *fast)
+    assert (code, out) == (0, "imagined.png\n")
+    assert Image.open("imagined.png").size == (64, 64)
+
+
+def test_redo_and_show(paintover, photo, fast):
+    paintover("edit", photo, "make it night", "-o", "out.png", *fast)
+    code, out, _ = paintover("show", "out.png")
+    assert code == 0
+    assert "instruction: make it night" in out
+    assert json.loads(paintover("show", "out.png", "--json")[1])["request"]["instruction"] == "make it night"
+    code, out, _ = paintover("redo", "out.png")
+    assert code == 0
+    assert out.splitlines() == ["identical: every pixel is the same", "source: the same", "model: the same"]
+    assert json.loads(paintover("redo", "out.png", "--json", "-o", "again.png")[1])["identical"] is True
+    assert np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open("out.png")))
+
+
+def test_batch(paintover, photo, fast, tiny_bundle, tmp_path):
+    line = {"picture": str(photo), "instruction": "night", "model": str(tiny_bundle), "steps": 2}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line) + "\n")
+    code, out, err = paintover("batch", "jobs.jsonl", "--out", "made")
+    assert (code, out.split(":")[0]) == (0, "1 done, 0 skipped, 0 failed")
+    assert "line 1: done" in err
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line) + "\nnonsense\n")
+    code, out, err = paintover("batch", "jobs.jsonl", "--out", "made", "--json")
+    assert (code, json.loads(out)["skipped"], json.loads(out)["failed"]) == (2, 1, 1)
+    assert "line 2: failed" in err
+
+
+def test_editors_lists_every_knob(paintover):
+    _, out, _ = paintover("editors")
+    assert all(flag in out for flag in ("instruct", "--image-guidance", "sdedit", "--strength", "mdp-noise", "--t-max"))
+    cards = json.loads(paintover("editors", "--json")[1])["editors"]
+    assert cards[1]["knobs"]["properties"]["strength"]["maximum"] == 1
+
+
+def test_models_and_doctor(paintover):
+    assert {row["name"] for row in json.loads(paintover("models", "--json")[1])["models"]} >= {"timbrooks/instruct-pix2pix"}
+    assert paintover("models")[0] == 0
+    report = json.loads(paintover("doctor", "--json")[1])
+    assert report["versions"]["torch"].startswith("2.")
+    assert "present" in report["built-in model"]
+    assert "cpu" in report["machine"]["devices"]
+    assert report["cache"]["folder"].startswith(os.environ["PAINTOVER_CACHE"])
+    assert "devices: cpu" in paintover("doctor")[1]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("on purpose"), KeyboardInterrupt()])
+def test_faults_of_ours_and_ctrl_c_are_one_line_and_leave_nothing(error, paintover, photo, fast, monkeypatch, tmp_path):
+    from paintover.models.denoiser import Denoiser
+
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(Denoiser, "__call__", broken)
+    code, out, err = paintover("edit", photo, "night", "-o", "out.png", *fast)
+    assert code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_process_of_its_own(photo, fast, tmp_path):
+    done = _process("edit", photo, "night", "--json", "-o", "out.png", *fast, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["out"] == "out.png"
+    failed = _process("edit", "missing.png", "night", cwd=tmp_path)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("paintover: missing.png")
+    assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["edit", "--help"], ["editors"], ["edit", "missing.png", "x"], ["edit", "a.png", ""]]
+)
+def test_nothing_that_can_do_without_imports_torch(words, tmp_path):
+    code = (
+        "import sys; from paintover.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
