@@ -16,6 +16,7 @@ from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCo
 from paintover.models.denoiser import Denoiser
 from paintover.models.description import Card, Description, describe
 from paintover.models.files import fingerprint, read_json, signature, weights
+from paintover.models.kept import keep_text
 from paintover.models.listing import BUILTIN, list_bundles
 from paintover.models.quiet import quiet
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
@@ -158,6 +159,7 @@ def _load_denoiser(description: Description, scale: float, device: torch.device,
     state = {key: value for path in paths for key, value in load_file(path, device=str(device)).items()}
     unet.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
     unet.eval().requires_grad_(False)
+    keep_text(unet)
     constants = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     alphas_cumprod = DDIMScheduler.from_config({**constants, **description.scheduler_config}).alphas_cumprod
     return Denoiser(unet, description.prediction, alphas_cumprod, codec_scale=scale)  # type: ignore[arg-type]
