@@ -62,6 +62,8 @@ BAD = {
     "unknown choice": (["edit", "{photo}", "x", "--editor", "mdp-noise", "--schedule", "steep"], "cosine"),
     "empty instruction": (["edit", "{photo}", ""], "instruction is empty"),
     "blank instruction": (["edit", "{photo}", " \n"], "instruction is empty"),
+    "endless instruction": (["edit", "{photo}", "x" * 5000], "4000"),
+    "instruction that is no text": (["edit", "{photo}", "\udcff"], "instruction"),
     "no instruction": (["edit", "{photo}"], "instruction"),
     "source prompt for nothing": (["edit", "{photo}", "x", "--source-prompt", "y"], "mdp-noise"),
     "no such folder": (["edit", "{photo}", "x", "-o", "nowhere/out.png"], "nowhere"),

@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 bad usage or bad input; 1 a failure of ours; 130 interrupt
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -305,6 +306,9 @@ def batch(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: one line on stderr for whatever goes wrong, and the exit code that belongs to it."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 go out as they came in
     try:
         code = app(arguments, prog_name="paintover", standalone_mode=False)
     except PaintoverError as error:

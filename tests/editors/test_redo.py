@@ -92,3 +92,25 @@ def test_imagined_pictures_too(tiny_bundle, tmp_path):
 def test_a_strangers_picture(photo):
     with pytest.raises(PictureError, match="provenance"):
         paintover.redo(photo)
+
+
+def test_a_strangers_file_makes_us_download_nothing(made, tmp_path, monkeypatch):
+    from paintover.models import bundle
+    from paintover.picture import Metadata, read_provenance, save
+
+    first = made()
+    found = read_provenance(first.path)
+    found["request"]["model"] = "owner/name@0123456789"
+    hostile = save(tmp_path / "hostile.png", first, Metadata(), found)
+    monkeypatch.setattr(bundle.hub, "fetch", lambda name: pytest.fail(f"asked the hub for {name}"))
+    with pytest.raises(RequestError, match="--model"):
+        paintover.redo(hostile)
+
+
+def test_a_damaged_or_foreign_request(made, tmp_path):
+    from paintover.picture import Metadata, save
+
+    for found in ({}, {"request": None}, {"request": {"format": 2, "instruction": "x"}}, {"request": {"instruction": 3}}):
+        path = save(tmp_path / "foreign.png", np.zeros((8, 8, 3), np.uint8), Metadata(), found, force=True)
+        with pytest.raises(PictureError, match="another edition"):
+            paintover.redo(path)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from paintover.picture.open import Picture
 
 
+MOST_CHARACTERS = 4000  # no text encoder here reads that many, and every output file carries them
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """A request and how to serve it.
@@ -73,6 +76,10 @@ def check(order: Order) -> Checked:
     knobs.read(editor.name, editor.Knobs, request.knobs)
     if not request.instruction.strip():
         raise RequestError('the instruction is empty; say what should change, for example "make it look like dusk"')
+    words = {"instruction": request.instruction, "source prompt": request.source_prompt, **request.knobs}
+    for name, text in words.items():
+        if isinstance(text, str):
+            _check_text(name, text)
     if request.source_prompt is not None and not editor.takes_source_prompt:
         able = ", ".join(name for name in registry.names() if registry.get(name).takes_source_prompt)
         raise RequestError(f"{editor.name} takes no source prompt; leave it out, or use an editor that does ({able})")
@@ -97,6 +104,15 @@ def check(order: Order) -> Checked:
     if not mask_HW.any():
         raise RequestError("the mask is black everywhere, so nothing may change; paint white where the edit belongs")
     return Checked(order, editor, picture, mask_HW)
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise RequestError(f"the {name} is longer than {MOST_CHARACTERS} characters; say it more briefly")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"the {name} is no Unicode text; write it in UTF-8") from None
 
 
 def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]:

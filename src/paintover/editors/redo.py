@@ -13,6 +13,7 @@ from paintover import picture as pictures
 from paintover.editors.order import Order
 from paintover.editors.run import edit_one
 from paintover.errors import PictureError, RequestError
+from paintover.models import hub
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 
@@ -59,10 +60,14 @@ def redo(
     """Repeats the edit that made `path`, from the source that it names or from `picture`, and compares the pixels.
 
     A relative name of the source is looked for in the current folder, then beside `path`. `model` names the bundle where
-    it now lives elsewhere. Raises PaintoverError, for example when the source is gone.
+    it now lives elsewhere; a file never makes us download a bundle that only it names. Raises PaintoverError, for example
+    when the source is gone.
     """
     before = request_in(path, limits)
     first = pictures.open(path, limits)
+    known = Path(before.model).is_dir() or not hub.is_hub_name(before.model) or before.model in dict(hub.cached())
+    if model is None and not known:
+        raise RequestError(f"{path} asks for {before.model}, which is not in the local cache; name it (--model) to fetch it")
     asked = before.model_copy(update={"model": model or before.model})
     order = Order(
         asked, picture=picture, limits=limits, out=Path(out) if out is not None else None, force=force, on_step=on_step
