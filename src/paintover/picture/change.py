@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from paintover.picture.geometry import resize
+
 Float = NDArray[np.float32]
 
-_TONE = 0.028  # root mean square colour change that a tone edit of the whole picture reaches at least
+_TONE, _MOST = 0.028, 0.4  # a tone edit of the whole picture changes so much at least, in such a part of it at least
 _BLUR = 0.5  # detail left (as a fraction) below which the whole picture counts as blurred
-_STRONG, _WEAK = 0.11, 0.055  # change that starts a changed place, and change that still belongs to one
+_STRONG, _WEAK = 0.115, 0.055  # change that starts a changed place, and change that still belongs to one
 _NOISE = 0.03  # more than this in the median place is no noise, it is a change
-_WHOLE = 0.6  # changes that cover more of the picture than this cover all of it
+_WHOLE = 0.7  # changes that cover more of the picture than this cover all of it
 
 
 def smooth(a: Float, sigma: float) -> Float:
@@ -37,22 +39,30 @@ def tone_everywhere(source_hwC: Float, change_hwC: Float) -> Float:
     x = np.concatenate([source_hwC.reshape(-1, 3), np.ones((source_hwC[..., 0].size, 1))], axis=1).astype(np.float64)
     y = change_hwC.reshape(-1, 3).astype(np.float64)
     weight = np.ones(len(x))
-    ridge = np.diag([1.0, 1.0, 1.0, 1e-3]) * (1e-3 * len(x))
+    ridge = np.eye(4) * (1e-5 * len(x))
     for _ in range(12):
         weighted = x * weight[:, None]
         matrix = np.linalg.solve(weighted.T @ x + ridge * weight.mean(), weighted.T @ y)
         error = np.sqrt(((y - x @ matrix) ** 2).mean(axis=1))
         scale = max(0.03, 1.5 * float(np.median(error)))
         weight = np.exp(-((error / scale) ** 2)) + 1e-6
-    size = float(np.sqrt(((x @ matrix) ** 2).mean()))
-    return matrix.astype(np.float32) if size >= _TONE else np.zeros((4, 3), np.float32)
+    # A recoloured object may be the only thing of its colour and so bend the map, but most other colours then stay.
+    moved = np.sqrt(((x @ matrix) ** 2).mean(axis=1)) > _TONE
+    return matrix.astype(np.float32) if moved.mean() > _MOST else np.zeros((4, 3), np.float32)
 
 
-def blurred_everywhere(toned_hwC: Float, edited_hwC: Float) -> bool:
-    """Whether most of the fine detail of the whole picture is gone, beyond what its tone edit (`toned_hwC`) takes away."""
+def blurred_everywhere(source_hwC: Float, toned_hwC: Float, edited_hwC: Float) -> Float | None:
+    """The source, or the source after its tone edit, blurred as the edit is; None unless most fine detail is gone.
+
+    "Gone" means beyond what the tone edit takes away. Of some widths of the blur, the one that comes nearest to the edit.
+    """
     before, after = (a - smooth(a, 1.0) for a in (toned_hwC, edited_hwC))
     energy = float((before**2).mean())
-    return energy > 0.01**2 and float((before * after).mean()) < _BLUR * energy
+    if energy < 0.01**2 or float((before * after).mean()) > _BLUR * energy:
+        return None
+    widths = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
+    blurred = [smooth(a, width) for a in (source_hwC, toned_hwC) for width in widths]
+    return min(blurred, key=lambda a: float(((a - edited_hwC) ** 2).mean()))
 
 
 def tone_locally(source_hwC: Float, change_hwC: Float, sigma: float, noise: float) -> tuple[Float, Float]:
@@ -61,6 +71,10 @@ def tone_locally(source_hwC: Float, change_hwC: Float, sigma: float, noise: floa
     A guided filter with a colour guide and Gaussian windows (He, Sun, Tang 2013, equations 19 and 20), the guide being the
     source. The ridge grows with the noise, so that a flat or noisy neighbourhood gets a plain offset.
     """
+    full_HW, step = source_hwC.shape[:2], max(1, round((source_hwC.shape[0] * source_hwC.shape[1]) ** 0.5 / 192))
+    if step > 1:  # the map is smooth: a coarse grid holds it
+        size_HW = (max(1, full_HW[0] // step), max(1, full_HW[1] // step))
+        source_hwC, change_hwC, sigma = resize(source_hwC, size_HW), resize(change_hwC, size_HW), sigma / step
     mean_s, mean_c = smooth(source_hwC, sigma), smooth(change_hwC, sigma)
     height, width = source_hwC.shape[:2]
     covariance = smooth((source_hwC[..., :, None] * source_hwC[..., None, :]).reshape(height, width, 9), sigma)
@@ -70,7 +84,21 @@ def tone_locally(source_hwC: Float, change_hwC: Float, sigma: float, noise: floa
     ridge = np.eye(3, dtype=np.float32) * np.float32(0.02**2 + noise**2)
     slope = np.linalg.solve(covariance + ridge, cross.swapaxes(-1, -2)).swapaxes(-1, -2)
     offset = mean_c - np.einsum("hwoi,hwi->hwo", slope, mean_s)
-    return smooth(slope.reshape(height, width, 9), sigma).reshape(height, width, 3, 3), smooth(offset, sigma)
+    slope, offset = smooth(slope.reshape(height, width, 9), sigma), smooth(offset, sigma)
+    return resize(slope, full_HW).reshape(*full_HW, 3, 3), resize(offset, full_HW)
+
+
+def above_noise(change_hwC: Float, noise: float) -> Float:
+    """How far to believe a smooth change: 0 (hw) where it is no larger than the noise, up to 1 where it stands out of it.
+
+    Over a wide neighbourhood a little is enough (a vignette begins softly); a small place must stand out more.
+    """
+    size, wide = rms(change_hwC), max(2.0, (change_hwC.shape[0] * change_hwC.shape[1]) ** 0.5 / 12)
+    believed = (
+        np.maximum(smooth(size, wide) / noise - 0.8, (smooth(size, 1.0) / noise - 2.0) / 2) if noise > 1e-4 else size * 0 + 1
+    )
+    believed = np.clip(believed, 0, 1)
+    return believed * believed * (3 - 2 * believed)
 
 
 def changed_places(change_hwC: Float, noise: float) -> Float:
@@ -89,7 +117,7 @@ def changed_places(change_hwC: Float, noise: float) -> Float:
     area = ndimage.sum_labels(size > weak, labels, index)
     kept = np.concatenate([[False], (peak > strong) & (area >= 5)])[labels]
     kept = ndimage.binary_fill_holes(kept)
-    if kept.mean() > _WHOLE or float(np.median(size)) > 1.5 * _NOISE:
+    if kept.mean() > _WHOLE or float((smooth(size, 3.0) > 1.2 * _NOISE).mean()) > _WHOLE:
         return np.ones_like(size)
     distance = ndimage.distance_transform_edt(~kept)
     ramp = np.clip(1 - (distance - 1) / 2.5, 0, 1)

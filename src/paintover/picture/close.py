@@ -80,24 +80,29 @@ def _layers(edited: Float, source: Float, *, estimate_mask: bool) -> _Layers:
     everywhere = change.tone_everywhere(source, delta)
     rest = delta - (source @ everywhere[:3] + everywhere[3])
     noise = change.noise_of(rest)
-    sigma = max(1.6, (height * width) ** 0.5 / 60)
-    slope, offset = change.tone_locally(source, rest, sigma, noise)
-    left = rest - (np.einsum("hwoi,hwi->hwo", slope, source) + offset)
-    left_size = change.rms(change.smooth(left, 0.7))
-    change_size = change.rms(change.smooth(delta, 1.0))
-    explained = np.exp(-((left_size / (0.04 + noise + 0.25 * change_size)) ** 2))
-    blurred = change.blurred_everywhere(edited - rest, edited)
-    if blurred:
-        explained[:] = 0
-    explained = explained[..., None]
-    whole = bool(everywhere.any()) or blurred
+    blurred = change.blurred_everywhere(source, edited - rest, edited)
+    whole = bool(everywhere.any()) or blurred is not None
     mask = np.ones((height, width), np.float32)
     if estimate_mask and not whole:
         mask = change.changed_places(rest, noise)
         whole = bool(mask.min() == 1)
-    total_slope = (everywhere[:3].T + slope) * explained[..., None] - np.eye(3, dtype=np.float32) * (1 - explained[..., None])
-    total_offset = (everywhere[3] + offset) * explained + edited * (1 - explained)
-    return _Layers(total_slope.astype(np.float32), total_offset.astype(np.float32), mask, whole, noise)
+        noise = noise / 2 if whole else noise  # part of it was the edit, as in a poster or a mosaic
+    eye = np.eye(3, dtype=np.float32)
+    if blurred is not None:  # nothing of the native pixels stays: the change is the blurred picture minus them
+        missed = change.smooth(edited - blurred, 1.5)
+        offset = blurred + missed * change.above_noise(missed, noise)[..., None]
+        return _Layers(np.broadcast_to(-eye, (height, width, 3, 3)), offset, mask, whole, noise)
+    # A weak model's output is a little blurred. Fitted to smoothed pictures, that does not weaken the native detail.
+    soft_source, soft_rest = change.smooth(source, 0.8), change.smooth(rest, 0.8)
+    slope, offset = change.tone_locally(soft_source, soft_rest, max(1.8, (height * width) ** 0.5 / 60), noise)
+    fitted = np.einsum("hwoi,hwi->hwo", slope, soft_source) + offset
+    allowed = 0.012 + 0.5 * noise + 0.05 * change.rms(change.smooth(delta, 1.0))
+    explained = np.exp(-((change.rms(change.smooth(soft_rest - fitted, 0.5)) / allowed) ** 3))[..., None]
+    heard = change.above_noise(fitted, noise)[..., None]
+    slope, offset = slope * heard[..., None], offset * heard
+    slope = (everywhere[:3].T + slope) * explained[..., None] - eye * (1 - explained[..., None])
+    offset = (everywhere[3] + offset) * explained + edited * (1 - explained)
+    return _Layers(slope.astype(np.float32), offset.astype(np.float32), mask, whole, noise)
 
 
 def _compose(picture: Picture, layers: _Layers, mask_HW: Float | None) -> tuple[Float, NDArray[np.uint8]]:
@@ -148,7 +153,10 @@ def _put(out: Any, edited: Any, original: Any, allowed: Any, picture: Picture) -
         icc = picture.metadata.icc
         difference = colour.from_srgb(edited, icc).astype(np.int16) - colour.from_srgb(original, icc)
         edited = np.clip(out + difference, 0, 255).astype(np.uint8)
-    np.copyto(out, edited, where=allowed[..., None])
+    if allowed.all():
+        out[:] = edited
+    else:
+        np.copyto(out, edited, where=allowed[..., None])
 
 
 def _raw(picture: Picture, edited: Float, source: Float, geometry: Geometry) -> Closed:
