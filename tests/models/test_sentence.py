@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import string
 
@@ -11,7 +12,8 @@ from transformers.models.bert.modeling_bert import BertModel
 
 from paintover.models import SentenceText, load, prune_sentence_encoder
 
-WORDS = ["the", "house", "is", "apple", "lemon", "zebra", "##s", "##fish", "cat", "catfish", "unused"]
+WORDS = ["the", "house", "is", "apple", "lemon", "zebra", "##s", "##fish", "cat", "catfish"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = ["the catfishs", "apple"]
 
 
@@ -19,18 +21,18 @@ TEXTS = ["the catfishs", "apple"]
 def source(tmp_path):
     """A small BERT with whole words, pieces and characters, as all-MiniLM-L6-v2 has them."""
     characters = string.ascii_lowercase + string.digits + string.punctuation
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = dict.fromkeys([*special, *characters, *WORDS, *(f"##{c}" for c in characters)])
+    # In this order the special pieces move when others go, as they do in a real BERT vocabulary.
+    pieces = dict.fromkeys(["[unused0]", *SPECIAL, *characters, *WORDS, *(f"##{c}" for c in characters)])
     tokenizer = Tokenizer(models.WordPiece(vocab={piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
     )
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(pieces), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+        vocab_size=len(pieces), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=1
     )
     BertModel(config).half().save_pretrained(tmp_path / "source")
     tokenizer.save(str(tmp_path / "source" / "tokenizer.json"))
@@ -51,10 +53,12 @@ def test_kept_words_have_the_states_that_they_had(source, tmp_path):
             torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
     kept = cut.tokenizer.get_vocab()
     assert {"catfish", "##s", "apple", "the", "house"} <= set(kept)
-    assert not {"lemon", "zebra", "unused", "##fish", "cat"} & set(kept)
+    assert not {"lemon", "zebra", "[unused0]", "##fish", "cat"} & set(kept)
     assert cut.model.config.vocab_size == len(kept) == settings["pieces"]
     assert cut.tokenizer.encode("zebra").tokens[1:7] == ["z", "##e", "##b", "##r", "##a", "[SEP]"]
     assert not any("[UNK]" in cut.tokenizer.encode(f"{char} a{char}").tokens for char in string.printable)
+    spec = json.loads((tmp_path / "out" / "tokenizer" / "tokenizer.json").read_text())
+    assert {token["content"]: token["id"] for token in spec["added_tokens"]} == {piece: kept[piece] for piece in SPECIAL}
     tokens, _ = cut.encode(TEXTS)
     assert tokens[tokens.any(dim=-1)].square().mean().item() == pytest.approx(1, rel=1e-4)
 
