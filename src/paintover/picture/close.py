@@ -49,7 +49,8 @@ def close(
     """
     edited, source = (np.clip(np.nan_to_num(geometry.crop(a)), 0, 1).astype(np.float32) for a in (edited_hwC, source_hwC))
     if mask_HW is not None and mask_HW.shape != picture.size_HW:
-        raise RequestError(f"the mask is {mask_HW.shape[::-1]} but the picture is {picture.size_HW[::-1]} (width, height)")
+        mask_size, size = (" x ".join(map(str, shape[::-1])) for shape in (mask_HW.shape, picture.size_HW))
+        raise RequestError(f"the mask is {mask_size} but the picture is {size}; give a mask of that size")
     if not preserve:
         return _raw(picture, edited, source, geometry)
     layers = _layers(edited, source, estimate_mask=mask_HW is None)

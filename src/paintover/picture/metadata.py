@@ -76,4 +76,4 @@ def read_dpi(image: Image.Image) -> tuple[float, float] | None:
         x, y = (float(v) for v in value)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
-    return (x, y) if all(math.isfinite(v) and 1 <= v <= 65535 for v in (x, y)) else None
+    return (x, y) if all(math.isfinite(v) and 1 < v <= 65535 for v in (x, y)) else None

@@ -22,8 +22,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "WEBP": {"lossless": True, "exact": True, "quality": 50},  # quality: here the effort spent on a smaller file
     "JPEG": {"quality": 95, "subsampling": 0, "optimize": True},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
+    "TIFF": {"compression": None},  # Pillow's compressing TIFF writer cannot hold the EXIF directories
 }
+_XMP_TAG = 700
 _JPEG_XMP_BYTES = 65_000  # one APP1 segment
 
 
@@ -76,7 +77,7 @@ def save(
 ) -> Path:
     """Writes uint8 pixels (a Picture, Closed or EditResult, or an array HWC with 3 or 4 channels) and returns the path.
 
-    PNG, WebP (lossless), TIFF (deflate) keep every bit; JPEG is written at quality 95 without colour subsampling. `metadata`
+    PNG, WebP (lossless), TIFF (uncompressed) keep every bit; JPEG is written at quality 95 without colour subsampling. `metadata`
     is that of the picture which was edited, None for one made from words: its colour profile, resolution and EXIF go into
     the file, the GPS position only with `keep_location`. `provenance` is JSON, found again by `provenance.read`, and marks
     the file as made with AI. The old file, if any, stays whole until the new one is on the disk. Raises RequestError as
@@ -116,7 +117,10 @@ def _options(
             chunks.add_itxt(words.KEYWORD, words.to_json(provenance), zip=len(packet) > 2000)
             chunks.add_itxt("XML:com.adobe.xmp", packet.decode())
         elif kind == "TIFF":
-            options["tiffinfo"] = {700: packet}
+            tags = Image.Exif()  # Pillow's TIFF writer takes either EXIF or single tags, not both
+            tags.load(options.get("exif", b""))
+            tags[_XMP_TAG] = packet
+            options["exif"] = tags
         elif kind == "JPEG" and len(packet) > _JPEG_XMP_BYTES:
             raise RequestError(f"{target}: the request is too long to be kept in a JPEG; use .png or .webp")
         else:
