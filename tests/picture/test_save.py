@@ -124,7 +124,7 @@ def test_bad_targets_are_refused_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(RequestError):
             picture.save(tmp_path / name, PIXELS)
     with pytest.raises(RequestError, match="device"):
-        picture.check_target("/dev/null.png" if not Path("/dev/null").exists() else tmp_path / "folder.png", force=True)
+        picture.check_target(tmp_path / "folder.png", force=True)
     with pytest.raises(RequestError, match="transparency"):
         picture.save(tmp_path / "a.jpg", PIXELS)
     assert picture.check_target(tmp_path / "there.png", force=True) == tmp_path / "there.png"

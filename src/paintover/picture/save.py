@@ -77,9 +77,9 @@ def save(
 ) -> Path:
     """Writes uint8 pixels (a Picture, Closed or EditResult, or an array HWC with 3 or 4 channels) and returns the path.
 
-    PNG, WebP (lossless), TIFF (uncompressed) keep every bit; JPEG is written at quality 95 without colour subsampling. `metadata`
-    is that of the picture which was edited, None for one made from words: its colour profile, resolution and EXIF go into
-    the file, the GPS position only with `keep_location`. `provenance` is JSON, found again by `provenance.read`, and marks
+    PNG, WebP (lossless), TIFF (uncompressed) keep every bit; JPEG is written at quality 95 without colour subsampling.
+    `metadata` is that of the picture which was edited, None for one made from words: its colour profile, resolution and EXIF go
+    into the file, the GPS position only with `keep_location`. `provenance` is JSON, found again by `provenance.read`, and marks
     the file as made with AI. The old file, if any, stays whole until the new one is on the disk. Raises RequestError as
     `check_target` does, and when the provenance is too long for a JPEG.
     """
