@@ -16,7 +16,10 @@ class KeptLinear(nn.Linear):
     It forgets when its own weights change, and steps aside while gradients are recorded.
     """
 
-    _answers: OrderedDict[int, tuple[Tensor, object, Tensor]]
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.weight = linear.weight
+        self._answers: OrderedDict[int, tuple[Tensor, object, Tensor]] = OrderedDict()
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or input.is_inference() or self.weight.is_inference():
@@ -33,13 +36,14 @@ class KeptLinear(nn.Linear):
 
 
 def keep_text(unet: nn.Module) -> None:
-    """Turns the key and value projections of every cross-attention (diffusers' `attn2`) into KeptLinear, in place.
+    """Puts KeptLinear in the place of the key and value projections of every cross-attention (diffusers' `attn2`).
 
     Parameters, their names and the outputs stay as they were. It pays while the same tokens tensor is passed at every step,
     as the engine does, and where pictures are small and texts long: see benchmarks/edit.py.
     """
-    for name, module in unet.named_modules():
-        biased = "bias" in dict(module.named_parameters(recurse=False))
-        if name.endswith(("attn2.to_k", "attn2.to_v")) and type(module) is nn.Linear and not biased:
-            module.__class__ = KeptLinear
-            module._answers = OrderedDict()
+    for name, attention in list(unet.named_modules()):
+        if name.endswith(".attn2"):
+            for part in ("to_k", "to_v"):
+                linear = getattr(attention, part)
+                if type(linear) is nn.Linear and len(list(linear.parameters())) == 1:  # without bias
+                    setattr(attention, part, KeptLinear(linear))
