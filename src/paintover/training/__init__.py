@@ -1,0 +1,1 @@
+"""Training loops, each one command and resumable."""

@@ -1,0 +1,97 @@
+"""Batches of the built-in world, made on the fly: the batch of a step depends on nothing but the seed and the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from paintover.models.text import TextEncoder
+from paintover.scenes import edits
+from paintover.scenes.assets import Assets
+from paintover.scenes.looks import LOOKS, Pixels
+
+_REMEMBERED = 20_000  # texts
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which rows of a step's batch this process makes: row r of `rank` + k * `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class SceneBatches(Dataset[dict[str, Tensor]]):
+    """Item `step` is this process's share of that step's batch.
+
+    source_BCHW, target_BCHW: pixels in [-1, 1], size × size; where `told` is 0 there is no source (zeros).
+    tokens_BLD, pooled_BD: the words, or those of "" where they are dropped. told_B: 1 where the source is shown.
+    weight_B1HW: 1, and more where an edit of a part of the picture changes it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        photos: Path | None,
+        text: TextEncoder,
+        *,
+        seed: int,
+        batch: int,
+        size: int,
+        sides: tuple[float, float],
+        share: Share = Share(),
+    ) -> None:
+        self.assets = Assets(root, "train", photos)
+        self.text, self.seed, self.batch, self.size, self.sides, self.share = text, seed, batch, size, sides, share
+        self._encoded: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        mine = range(self.share.rank, self.batch, self.share.world)
+        rows = [self._row(np.random.default_rng([self.seed, step, r])) for r in mine]
+        sources, targets, weights, texts, told = zip(*rows, strict=True)
+        tokens, pooled = zip(*(self._encode(text) for text in texts), strict=True)
+        return {
+            "source_BCHW": _pixels(sources) * torch.tensor(told).view(-1, 1, 1, 1),
+            "target_BCHW": _pixels(targets),
+            "weight_B1HW": torch.from_numpy(np.stack(weights))[:, None],
+            "tokens_BLD": torch.stack(tokens),
+            "pooled_BD": torch.stack(pooled),
+            "told_B": torch.tensor(told),
+        }
+
+    def _row(self, rng: np.random.Generator) -> tuple[Pixels, Pixels, NDArray[np.float32], str, float]:
+        """Source and target HWC in 0..1, weight HW, the words, and whether the source is shown."""
+        kind = str(rng.choice(list(edits.TRAIN_MIX), p=list(edits.TRAIN_MIX.values())))
+        if kind == "look":
+            kind = str(rng.choice(list(LOOKS)))
+        case = edits.make(kind, self.assets, rng, self.sides)
+        source, target = case.render(self.size)
+        weight = np.ones(source.shape[:2], np.float32)
+        if case.before is not None:
+            mask = edits.changed(source, target)
+            weight += 5 * mask * (1 - mask.mean())  # a look changes everything, and weighs 1
+        # Dropped words and sources teach the terms of dual guidance: e(v, 0) and e(0, 0) (InstructPix2Pix, section 3.2.1).
+        drop = rng.random()
+        text = "" if drop < 0.07 else case.instruction
+        told = 0.0 if case.before is None or drop < 0.02 else 1.0
+        return source, target, weight.astype(np.float32), text, told
+
+    def _encode(self, text: str) -> tuple[Tensor, Tensor]:
+        """Alone, never with others: a text's numbers would differ in their last bits with its neighbours in a batch."""
+        if text not in self._encoded:
+            tokens_BLD, pooled_BD = self.text.encode([text])
+            assert pooled_BD is not None, "the built-in denoiser is told a vector for the whole text"
+            self._encoded[text] = tokens_BLD[0], pooled_BD[0]
+            if len(self._encoded) > _REMEMBERED:
+                del self._encoded[next(iter(self._encoded))]
+        return self._encoded[text]
+
+
+def _pixels(pictures: tuple[Pixels, ...]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous() * 2 - 1

@@ -1,0 +1,139 @@
+"""Trains the built-in denoiser on the built-in world: instruction edits and text to picture in one network.
+
+The network predicts the change: x0 = scale * source + f(x_t, t, words, source), and the loss is the squared error of
+x0 in latent space, weighed up where an edit of a part of the picture changes it.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from paintover.errors import PaintoverError
+from paintover.models.codec import PixelUnshuffleCodec
+from paintover.models.text import TextEncoder
+from paintover.path.schedule import Schedule
+from paintover.training import checkpoint
+from paintover.training.batches import SceneBatches, Share
+from paintover.training.log import Log
+from paintover.training.network import SCHEDULER, averaged_weights, build_unet
+from paintover.training.recipe import Recipe, check_resumes, write
+from paintover.training.stopping import asked_to_stop, ignore_signals
+
+ALPHAS_CUMPROD = torch.tensor(Schedule.from_config(SCHEDULER).alphas_cumprod, dtype=torch.float32)
+
+
+def train(out: Path, recipe: Recipe, root: Path, photos: Path | None, text: TextEncoder, *, workers: int = 1) -> Path:
+    """Runs or resumes the recipe in `out`; returns the folder of the last checkpoint.
+
+    The same recipe in the same folder continues where it stopped, bit-equal on one CPU. SIGTERM and Ctrl-C write a
+    checkpoint first. Logs go to out/log.jsonl and, for TensorBoard, out/board. Under `accelerate launch` each process
+    makes and learns its share of every batch. Raises PaintoverError when the folder holds a run of another recipe.
+    """
+    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    if recipe.batch % share.world:
+        raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {share.world} processes")
+    torch.manual_seed(recipe.seed)
+    unet = build_unet(recipe, text.width)
+    last = checkpoint.latest(out / "state")
+    if last:
+        check_resumes(out, recipe)
+    elif recipe.init:
+        unet.load_state_dict(averaged_weights(Path(recipe.init)))
+    ema = copy.deepcopy(unet).requires_grad_(False)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    step = checkpoint.load(last, unet, ema, optimiser)["step"] if last else 0
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write(out, recipe)
+    unet, optimiser = accelerator.prepare(unet, optimiser)
+    plain = accelerator.unwrap_model(unet)
+    ema.to(accelerator.device)
+    codec = PixelUnshuffleCodec(recipe.factor).to(accelerator.device)
+
+    batches = SceneBatches(
+        root, photos, text, seed=recipe.seed, batch=recipe.batch, size=recipe.size, sides=recipe.sides, share=share
+    )
+    loader = DataLoader(
+        Subset(batches, range(step, recipe.steps)),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=ignore_signals,
+    )
+    log = Log(out, step, recipe.batch) if accelerator.is_main_process else None
+    with asked_to_stop() as asked:
+        for batch in loader:
+            loss = _loss(unet, codec, batch, recipe, step, share, accelerator)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(step)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(unet.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            _follow(ema, plain, min(recipe.ema, (1 + step) / (10 + step)))
+            if log:
+                log.add(step, loss)
+            stop = _any(bool(asked), accelerator)
+            if (step % recipe.checkpoint_every == 0 or step == recipe.steps or stop) and accelerator.is_main_process:
+                checkpoint.save(out / "state", step, plain, ema, optimiser.optimizer, {"recipe": recipe.model_dump()})
+            if stop:
+                break
+    accelerator.wait_for_everyone()
+    found = checkpoint.latest(out / "state")
+    assert found is not None
+    return found
+
+
+def _loss(
+    unet: nn.Module,
+    codec: PixelUnshuffleCodec,
+    batch: dict[str, Tensor],
+    recipe: Recipe,
+    step: int,
+    share: Share,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Weighed squared error of x0 at random timesteps, more of them near pure noise, where the edit is decided.
+
+    Timesteps and noise are drawn for the whole batch of the step on the CPU, and this process takes its rows' share: they
+    are the same however many processes there are.
+    """
+    device = accelerator.device
+    batch = {k: v.to(device) for k, v in batch.items()}
+    generator = torch.Generator().manual_seed(hash((recipe.seed, step)) % 2**63)
+    rows, mine = recipe.batch, slice(share.rank, recipe.batch, share.world)
+    near = torch.rand(rows, generator=generator) < 0.2
+    low = torch.where(near, 900, 0)
+    t_B = (low + (torch.rand(rows, generator=generator) * (1000 - low)).long())[mine]
+    told_B111 = batch["told_B"].view(-1, 1, 1, 1)
+    target_BCHW = codec.encode(batch["target_BCHW"])
+    image_BCHW = codec.encode(batch["source_BCHW"]) / codec.scale * told_B111  # unscaled: InstructPix2Pix's convention
+    noise_BCHW = torch.randn((rows, *target_BCHW.shape[1:]), generator=generator)[mine].to(device)
+    a_B111 = ALPHAS_CUMPROD[t_B].view(-1, 1, 1, 1).to(device)
+    x_BCHW = a_B111.sqrt() * target_BCHW + (1 - a_B111).sqrt() * noise_BCHW
+    with accelerator.autocast():
+        sample_BCHW = torch.cat([x_BCHW, image_BCHW], dim=1)
+        change_BCHW = unet(sample_BCHW, t_B.to(device), batch["tokens_BLD"], class_labels=batch["pooled_BD"]).sample
+    error_BCHW = (codec.scale * image_BCHW + change_BCHW.float() - target_BCHW).square()
+    weight_BCHW = nn.functional.pixel_unshuffle(batch["weight_B1HW"], recipe.factor).repeat(1, 3, 1, 1)
+    return (weight_BCHW * error_BCHW).mean()
+
+
+@torch.no_grad()
+def _follow(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+
+
+def _any(here: bool, accelerator: Accelerator) -> bool:
+    """Whether it is so in any process: they stop after the same step or wait for each other forever."""
+    if accelerator.num_processes == 1:
+        return here
+    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)

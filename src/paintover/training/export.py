@@ -1,0 +1,76 @@
+"""A trained run becomes a bundle: half-precision safetensors in the diffusers layout, with a card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from paintover.errors import PaintoverError
+from paintover.models.codec import PixelUnshuffleCodec
+from paintover.models.files import fingerprint
+from paintover.training import checkpoint, recipe
+from paintover.training.network import SCHEDULER, averaged_weights, build_unet
+
+
+def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: dict[str, dict[str, Any]]) -> str:
+    """Writes the bundle `out` from a run's averaged weights and the sentence encoder in `text`; returns its fingerprint.
+
+    `text` is what `paintover train text` made: text_encoder/, tokenizer/ and text.json. `card` is the README.md. `size`:
+    the bundle works on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each editor.
+
+    The bundle is made whole beside `out` and then takes its place; a kill between the two leaves both, OUT.part the new
+    one and OUT.old the old one. Raises PaintoverError when there is no checkpoint or no sentence encoder.
+    """
+    trained = recipe.read(run)
+    if trained is None or checkpoint.latest(run / "state") is None:
+        raise PaintoverError(f"{run} holds no checkpoint; train there first")
+    if not (text / "text.json").is_file():
+        raise PaintoverError(f"no sentence encoder in {text}: make one with `paintover train text --out {text}`")
+    settings = json.loads((text / "text.json").read_text(encoding="utf-8"))
+    part, old = out.with_name(out.name + ".part"), out.with_name(out.name + ".old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for folder in ("text_encoder", "tokenizer"):
+        shutil.copytree(text / folder, part / folder)
+    width = json.loads((text / "text_encoder" / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    unet: Any = build_unet(trained, width)
+    unet.load_state_dict(averaged_weights(run))
+    unet.half().save_pretrained(part / "unet")
+    PixelUnshuffleCodec(trained.factor).save(part / "codec")
+    _write(part / "scheduler" / "scheduler_config.json", SCHEDULER)
+    _write(
+        part / "model_index.json",
+        {
+            "_class_name": "StableDiffusionInstructPix2PixPipeline",
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "text_encoder": ["transformers", "BertModel"],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        },
+    )
+    _write(
+        part / "paintover.json",
+        {
+            "format": 1,
+            "name": out.name,
+            "capabilities": ["text-to-image", "instruct"],
+            "size": size,
+            "prediction": "change",
+            "text": {key: settings[key] for key in ("length", "token_scale")},
+            "defaults": defaults,
+        },
+    )
+    (part / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+    return fingerprint(out)
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
