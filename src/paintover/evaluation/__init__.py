@@ -1,0 +1,1 @@
+"""Metrics, benchmarks with a known truth, and their reports."""
