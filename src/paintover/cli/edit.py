@@ -1,0 +1,223 @@
+"""The commands that make pictures: edit, imagine, batch; and those about pictures that were made: redo, show."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paintover.cli.shared import (
+    EDITORS_OF_PICTURES,
+    AsJson,
+    Device,
+    Force,
+    MaxBytes,
+    MaxFrames,
+    MaxPixels,
+    Model,
+    Out,
+    Seed,
+    Steps,
+    app,
+    limits_of,
+    print_json,
+    progress,
+    with_knobs,
+)
+from paintover.editors import registry
+from paintover.errors import RequestError
+
+if TYPE_CHECKING:
+    from paintover.editors.order import Order
+    from paintover.request import EditRequest, EditResult
+
+
+@app.command()
+@with_knobs(*EDITORS_OF_PICTURES)
+def edit(
+    *,
+    picture: Annotated[str, typer.Argument(help="The picture's file.")],
+    instruction: Annotated[str, typer.Argument(help='What should change, for example "make it look like dusk".')],
+    out: Out = None,
+    editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = registry.names()[0],
+    model: Model = "builtin",
+    mask: Annotated[str | None, typer.Option(help="A picture of the same size, white where the edit may go.")] = None,
+    source_prompt: Annotated[str | None, typer.Option(help="What the picture shows (for editors that invert it).")] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    preserve: Annotated[bool, typer.Option(help="Keep untouched pixels bit for bit; or the model's raw output.")] = True,
+    keep_location: Annotated[bool, typer.Option("--keep-location", help="Keep the GPS position in the file.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    max_frames: MaxFrames = None,
+    knobs: dict[str, str],
+) -> None:
+    """Edit a picture as the words say."""
+    from paintover.editors.order import Order, request_for
+
+    request = request_for(
+        picture=picture,
+        mask=mask,
+        instruction=instruction,
+        source_prompt=source_prompt,
+        editor=editor,
+        knobs=knobs,
+        model=model,
+        seed=seed,
+        steps=steps,
+        preserve=preserve,
+    )
+    limits = limits_of(max_pixels, max_bytes, max_frames)
+    target = out or _free(f"{Path(picture).stem}.edited.png")
+    _serve(Order(request, out=target, force=force, keep_location=keep_location, limits=limits), device, as_json)
+
+
+@app.command()
+@with_knobs("imagine")
+def imagine(
+    *,
+    prompt: Annotated[str, typer.Argument(help='What the picture should show, for example "a cow in a meadow".')],
+    out: Out = None,
+    model: Model = "builtin",
+    seed: Seed = 0,
+    steps: Steps = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+    knobs: dict[str, str],
+) -> None:
+    """Make a picture from words alone."""
+    from paintover.editors.order import Order, request_for
+
+    request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=model, seed=seed, steps=steps)
+    _serve(Order(request, out=out or _free("imagined.png"), force=force), device, as_json)
+
+
+@app.command()
+def redo(
+    *,
+    made: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture that paintover wrote.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the repeated edit (default: only compare).")] = None,
+    picture: Annotated[str | None, typer.Option(help="The source, where it is no longer where it was.")] = None,
+    model: Annotated[str | None, typer.Option(help="The bundle, where it is no longer where it was.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    max_frames: MaxFrames = None,
+) -> None:
+    """Repeat the edit that made a picture, and compare."""
+    from paintover.editors.redo import redo as again
+
+    limits = limits_of(max_pixels, max_bytes, max_frames)
+    with progress("repeating") as on_step:
+        redone = again(made, picture=picture, model=model, out=out, force=force, limits=limits, device=device, on_step=on_step)
+    if as_json:
+        found = {"identical": redone.identical, "largest_difference": redone.largest_difference}
+        same = {"same_source": redone.same_source, "same_model": redone.same_model}
+        print_json({**_described(redone.result), **found, **same})
+        return
+    if redone.identical:
+        print("identical: every pixel is the same")
+    elif redone.largest_difference is None:
+        print("different: the sizes are not the same")
+    else:
+        print(f"different: by up to {redone.largest_difference} of 255 in a pixel")
+    print(f"source: {'the same' if redone.same_source else 'differs from the one that was edited (sha256)'}")
+    print(f"model: {'the same' if redone.same_model else 'differs from the one that edited it (fingerprint)'}")
+
+
+@app.command()
+def show(
+    *,
+    made: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture that paintover wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show how a picture was made."""
+    from paintover.picture.provenance import read
+
+    found = read(made)
+    if as_json:
+        print_json(found)
+        return
+    for part, words in found.items():
+        if not isinstance(words, dict):
+            continue
+        print(f"{part}:")
+        for name, value in words.items():
+            if value not in (None, [], {}):
+                print(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@app.command()
+def batch(
+    *,
+    jobs: Annotated[str, typer.Argument(help='One JSON object a line: {"picture": "a.jpg", "instruction": "..."}.')],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures and results.jsonl.")],
+    together: Annotated[int, typer.Option(min=1, max=64, help="How many pictures share denoiser calls.")] = 8,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    max_frames: MaxFrames = None,
+) -> None:
+    """Edit every line of a file of jobs. Run it again to go on after an interruption.
+
+    Pictures are named from the folder of the jobs file. A failed line is reported and does not stop the others: the exit
+    code is then 2 if all failures were bad input, otherwise 1.
+    """
+    from paintover.editors.batch import Line
+    from paintover.editors.batch import batch as run
+
+    def tell(line: Line) -> None:
+        print(f"line {line.line}: {line.status} {line.error or line.out}", file=sys.stderr)
+
+    limits = limits_of(max_pixels, max_bytes, max_frames)
+    report = run(jobs, out, together=together, force=force, limits=limits, device=device, on_line=tell)
+    if as_json:
+        print_json({"done": report.done, "skipped": report.skipped, "failed": report.failed, "results": str(report.results)})
+    else:
+        print(f"{report.done} done, {report.skipped} skipped, {report.failed} failed: {report.results}")
+    if report.failed:
+        raise typer.Exit(1 if report.failed_by_us else 2)
+
+
+def _serve(order: Order, device: str | None, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from paintover.editors.run import edit_one
+
+    with progress("editing" if order.request.picture else "imagining") as on_step:
+        result = edit_one(replace(order, on_step=on_step), device=device)
+    for warning in result.record["warnings"]:
+        print(f"paintover: note: {warning}", file=sys.stderr)
+    if as_json:
+        print_json(_described(result))
+    else:
+        print(result.path)
+
+
+def _described(result: EditResult) -> dict[str, Any]:
+    height, width = result.rgb_HWC.shape[:2]
+    request: EditRequest = result.request
+    out = str(result.path) if result.path is not None else None
+    return {"out": out, "width": width, "height": height, "request": request.model_dump(mode="json"), "record": result.record}
+
+
+def _free(name: str) -> Path:
+    """A file name in the current folder that is not taken: photo.edited.png, photo.edited-2.png, ..."""
+    stem, suffix = os.path.splitext(name)
+    numbered = (Path(name) if n == 1 else Path(f"{stem}-{n}{suffix}") for n in range(1, 10_000))
+    free = next((path for path in numbered if not os.path.lexists(path)), None)
+    if free is None:
+        raise RequestError(f"{name} and its numbered names are all taken; name the output with -o")
+    return free

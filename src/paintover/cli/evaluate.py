@@ -1,0 +1,83 @@
+"""`paintover evaluate ...`: how well a model edits, where the truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paintover.cli.shared import (
+    EDITORS_OF_PICTURES,
+    AsJson,
+    Device,
+    Force,
+    Model,
+    Photos,
+    Seed,
+    Sides,
+    Steps,
+    World,
+    app,
+    counted,
+    print_json,
+    with_knobs,
+)
+
+group = typer.Typer(no_args_is_help=True, help="Measure how well a model edits, where the truth is known.")
+app.add_typer(group, name="evaluate")
+
+
+@group.command()
+@with_knobs(*EDITORS_OF_PICTURES)
+def scenes(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the report: report.json, index.html, sheet.png.")],
+    count: Annotated[int, typer.Option(min=1, help="How many edits.")] = 300,
+    model: Model = "builtin",
+    editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = EDITORS_OF_PICTURES[0],
+    steps: Steps = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side (default: the model's own).")] = None,
+    sides: Sides = None,
+    seed: Seed = 1,
+    world: World = Path("world"),
+    photos: Photos = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+    knobs: dict[str, str],
+) -> None:
+    """Edit held-out scenes of the built-in world and compare with the true targets.
+
+    Beside doing nothing and the codec alone, for each kind of edit. Run it again to go on after an interruption.
+    """
+    from rich.console import Console
+
+    from paintover.evaluation import report
+    from paintover.evaluation.scenes import run
+    from paintover.scenes.edits import SIDES
+
+    with counted("evaluating") as progress:
+        outcomes, found = run(
+            world,
+            photos,
+            model=model,
+            editor=editor,
+            count=count,
+            size=size,
+            sides=sides or SIDES,
+            seed=seed,
+            steps=steps,
+            knobs=knobs,
+            out=out,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    page = report.write(out, outcomes, found)
+    if as_json:
+        print_json({**found, "page": str(page)})
+        return
+    wide = Console()
+    Console(width=max(wide.width, report.WIDTH)).print(report.table(found))
+    print(page)

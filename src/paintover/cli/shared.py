@@ -1,0 +1,143 @@
+"""What the commands share: the app, options, an editor's knobs as flags, progress and printing."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from paintover.editors import registry
+from paintover.editors.knobs import describe
+from paintover.errors import RequestError
+
+if TYPE_CHECKING:
+    from paintover.picture.limits import Limits
+
+app = typer.Typer(
+    help="Edit a picture by saying what should change.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+LIMITS_PANEL = "Limits"
+KNOBS_PANEL = "Knobs (each editor's own: see `paintover editors`)"
+
+Model = Annotated[str, typer.Option(help="builtin, a folder, or owner/name of the hub.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to save (.png, .webp, .jpg, .tiff).")]
+Seed = Annotated[int, typer.Option(help="Of the noise: another seed, another variant.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps (default: what the model recommends).")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps ... (default: the fastest there is).")]
+MaxPixels = Annotated[
+    int | None, typer.Option(rich_help_panel=LIMITS_PANEL, help="Most pixels of a picture (default 100000000).")
+]
+MaxBytes = Annotated[
+    int | None, typer.Option(rich_help_panel=LIMITS_PANEL, help="Most bytes of a picture file (default 209715200).")
+]
+MaxFrames = Annotated[
+    int | None, typer.Option(rich_help_panel=LIMITS_PANEL, help="Most frames of an animation (default 1000).")
+]
+World = Annotated[Path, typer.Option(envvar="PAINTOVER_WORLD", help="The built-in world, from `train fetch-world`.")]
+Photos = Annotated[
+    Path | None, typer.Option(envvar="PAINTOVER_PHOTOS", help="Photographs to use too: a folder with a sub-folder a subject.")
+]
+Sides = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        min=0.01, max=1, metavar="FROM TO", help="Longer side of the things, in frames (default: as the world has it)."
+    ),
+]
+
+EDITORS_OF_PICTURES = [name for name in registry.names() if registry.get(name).from_picture]
+
+
+def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one flag for each knob of the editors; the command receives those that were used as `knobs`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        told: dict[str, list[str]] = {}
+        for editor in editors:
+            for info in describe(registry.get(editor).Knobs):
+                told.setdefault(info.name, []).append(
+                    f"{editor}: {info.description}; {info.takes} (default {json.dumps(info.default)})"
+                )
+        flags = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    str | None, typer.Option(rich_help_panel=KNOBS_PANEL, help="\n\n".join(lines), metavar="VALUE")
+                ],
+            )
+            for name, lines in told.items()
+        ]
+
+        def run(**given: Any) -> None:
+            knobs = {name: given.pop(name) for name in told}
+            command(**given, knobs={name: value for name, value in knobs.items() if value is not None})
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "knobs"]
+        run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def limits_of(pixels: int | None, size: int | None, frames: int | None) -> Limits:
+    from paintover.picture.limits import Limits
+
+    given = {"max_pixels": pixels, "max_bytes": size, "max_frames": frames}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise RequestError(f"--{name.replace('_', '-')} is {value}; expected 1 or more")
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+class Counted(NamedTuple):
+    """Step i of `total`, as a path's report says it."""
+
+    i: int
+    total: int
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[Any], None] | None]:
+    """A bar on stderr where that is a terminal; nothing otherwise."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda report: bar.update(task, total=report.total, completed=report.i + 1)
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Likewise, for a callback that is told how many of how many are done."""
+    with progress(what) as tell:
+        yield (lambda done, count: tell(Counted(done - 1, count))) if tell else None
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def console() -> Any:
+    from rich.console import Console
+
+    return Console()

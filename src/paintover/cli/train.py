@@ -1,0 +1,125 @@
+"""`paintover train ...`: the built-in model's own training, one command a part."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paintover.cli.shared import Photos, World, app
+from paintover.errors import RequestError
+from paintover.training.recipe import Recipe, settle
+
+group = typer.Typer(no_args_is_help=True, help="Train the built-in model (needs: pip install 'paintover[train]').")
+app.add_typer(group, name="train")
+
+Text = Annotated[Path, typer.Option(help="The sentence encoder that `train text` made.")]
+
+
+def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one flag for each field of the Recipe; it receives those that were used as `given`."""
+    flags = []
+    for name, field in Recipe.model_fields.items():
+        default = field.default if not isinstance(field.default, tuple) else ",".join(map(str, field.default))
+        told = f"{field.description} (default {default})" if default is not None else field.description
+        kind, metavar = (
+            (bool, None) if isinstance(default, bool) else (str, "A,B,..." if "tuple" in str(field.annotation) else "VALUE")
+        )
+        option = typer.Option(rich_help_panel="Recipe (kept in the run's folder)", help=told, metavar=metavar)
+        flags.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+        )
+
+    def run(**said: Any) -> None:
+        given = {name: said.pop(name) for name in Recipe.model_fields}
+        command(**said, given={name: value for name, value in given.items() if value is not None})
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
+    run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
+
+@group.command()
+@with_recipe
+def scenes(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; what is there already is resumed.")],
+    text: Text = Path("text"),
+    world: World = Path("world"),
+    photos: Photos = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make the batches.")] = 1,
+    given: dict[str, Any],
+) -> None:
+    """Train the denoiser on the built-in world. Stop it at any moment; the same command goes on.
+
+    On several devices: accelerate launch -m paintover train scenes ...
+    """
+    recipe = settle(out, {name: value.split(",") if name in ("sides", "blocks") else value for name, value in given.items()})
+    _needs("accelerate", "tensorboard")
+    from paintover.training.denoiser import train
+    from paintover.training.text import load
+
+    print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
+    print(train(out, recipe, world, photos, load(text), workers=workers))
+
+
+@group.command()
+def fetch_world(*, folder: Annotated[Path, typer.Argument(help="Where to put it (about 1 GB).")]) -> None:
+    """Fetch the pictures that the built-in world is made of (Debian packages; nothing is installed)."""
+    from paintover.scenes.assets import fetch
+
+    fetch(folder)
+    print(folder)
+
+
+@group.command()
+def text(*, out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")]) -> None:
+    """Make the sentence encoder: all-MiniLM-L6-v2 with the built-in world's words and the commonest others."""
+    from paintover.training.text import make
+
+    settings = make(out)
+    print(f"paintover: {settings['pieces']} word pieces kept", file=sys.stderr)
+    print(out)
+
+
+@group.command()
+def export(
+    *,
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder; an older edition there is replaced.")],
+    card: Annotated[Path, typer.Option(help="Its README.md: licence, training data, what it is bad at.")],
+    text: Text = Path("text"),
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side it is for (default: as trained).")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Recommended steps.")] = 8,
+    guidance: Annotated[float, typer.Option(help="Recommended guidance.")] = 1.5,
+    image_guidance: Annotated[float, typer.Option(help="Recommended image guidance.")] = 1.0,
+) -> None:
+    """Make a bundle of a run: half precision, in the diffusers layout, with a card."""
+    _needs("accelerate", "tensorboard")
+    from paintover.training.export import export as make
+    from paintover.training.recipe import read
+
+    try:
+        words = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{card} cannot be read ({error}); name the card, a text file") from None
+    trained = read(run)
+    guidances = {"guidance": guidance, "image_guidance": image_guidance}
+    defaults = {"instruct": {"steps": steps, **guidances}, "imagine": {"steps": steps, "guidance": guidance}}
+    fingerprint = make(run, text, out, card=words, size=size or (trained.size if trained else 0), defaults=defaults)
+    print(f"paintover: fingerprint {fingerprint}", file=sys.stderr)
+    print(out)
+
+
+def _needs(*packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise RequestError(f"training needs {' and '.join(missing)}: pip install 'paintover[train]'")
