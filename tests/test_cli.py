@@ -78,6 +78,7 @@ BAD = {
     "show of nothing": (["show", "missing.png"], "missing.png"),
     "batch without jobs": (["batch", "missing.jsonl", "--out", "folder"], "missing.jsonl"),
     "unknown command": (["paint"], "paint"),
+    "a flag without its value": (["edit", "{photo}", "x", "--seed"], "requires an argument"),
     "unknown flag": (["show", "{photo}", "--loud"], "--loud"),
     "unknown model": (["edit", "{photo}", "x", "--model", "no-such-model"], "no-such-model"),
     "unknown device": (["edit", "{photo}", "x", "--model", "{bundle}", "--device", "abacus"], "abacus"),

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from paintover.cli import about, edit, evaluate, train
+from paintover.cli import edit, about, train, evaluate  # isort: skip (this is the order of --help)
 from paintover.cli.shared import app
 from paintover.editors import registry
 from paintover.editors.knobs import takes
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> str:
     """A wrong command line in one line; an unknown flag of `edit` and `imagine` is answered with the editor's knobs."""
-    option = getattr(error, "option_name", None)
+    option = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
     command = next((word for word in arguments if not word.startswith("-")), "")
     message = " ".join(error.format_message().split())
     if option is not None and command in ("edit", "imagine"):

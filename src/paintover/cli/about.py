@@ -43,14 +43,10 @@ def models(*, as_json: AsJson = False) -> None:
         ]
         print_json({"models": rows})
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "where", "can", "licence", "summary"):
-        table.add_column(column, overflow="fold")
-    for m in listings:
-        table.add_row(m.name, m.where, ", ".join(sorted(m.capabilities)), m.licence, m.summary)
-    console().print(table)
+    for m in listings:  # no table: names are long, and to be copied
+        print(f"{m.name}\n    {m.where}; can {', '.join(sorted(m.capabilities))}; licence {m.licence or 'not stated'}")
+        if m.summary:
+            print(f"    {m.summary}")
     print("Any folder in the diffusers layout works too: --model ./folder", file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from paintover.cli.shared import Photos, World, app
 from paintover.errors import RequestError
 from paintover.training.recipe import Recipe, settle
 
-group = typer.Typer(no_args_is_help=True, help="Train the built-in model (needs: pip install 'paintover[train]').")
+group = typer.Typer(no_args_is_help=True, help=r"Train the built-in model (needs: pip install 'paintover\[train]').")
 app.add_typer(group, name="train")
 
 Text = Annotated[Path, typer.Option(help="The sentence encoder that `train text` made.")]

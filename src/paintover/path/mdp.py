@@ -97,4 +97,4 @@ def _check(t_max: int, length: int, steps: int) -> None:
     if not 0 <= t_max <= steps:
         raise KnobError(f"the window opens with t_max {t_max} steps left of {steps}; expected 0 to {steps}")
     if not 0 <= length <= t_max:
-        raise KnobError(f"the window is {length} steps long with {t_max} left when it opens; expected 0 to {t_max}")
+        raise KnobError(f"the window of t_m {length} steps opens when t_max {t_max} are left; expected t_m 0 to {t_max}")

@@ -42,7 +42,9 @@ def read_bytes(path: Path, limits: Limits) -> bytes:
     if not data:
         raise PictureError(f"{path}: the file is empty; give a picture ({KNOWN})")
     if len(data) > limits.max_bytes:
-        raise PictureError(f"{path}: the file is over the limit of {limits.max_bytes} bytes; raise max_bytes if you trust it")
+        raise PictureError(
+            f"{path}: the file is over the limit of {limits.max_bytes} bytes; raise max_bytes (--max-bytes) if you trust it"
+        )
     return data
 
 
@@ -64,7 +66,7 @@ def open_header(data: bytes, name: str, limits: Limits) -> Image.Image:
         width, height = image.size
     except Image.DecompressionBombError:
         raise PictureError(
-            f"{name}: over twice the limit of {limits.max_pixels} pixels; raise max_pixels if you trust it"
+            f"{name}: over twice the limit of {limits.max_pixels} pixels; raise max_pixels (--max-pixels) if you trust it"
         ) from None
     except Image.UnidentifiedImageError:
         raise PictureError(f"{name}: not a picture that can be opened; give one of {KNOWN}") from None
@@ -80,7 +82,8 @@ def check_size(width: int, height: int, name: str, limits: Limits) -> None:
         raise PictureError(f"{name}: the picture is {width} x {height}, it has no pixels")
     if width * height > limits.max_pixels:
         raise PictureError(
-            f"{name}: {width} x {height} is over the limit of {limits.max_pixels} pixels; raise max_pixels if you trust it"
+            f"{name}: {width} x {height} is over the limit of {limits.max_pixels} pixels; "
+            "raise max_pixels (--max-pixels) if you trust it"
         )
 
 
@@ -93,7 +96,8 @@ def decode(image: Image.Image, name: str, limits: Limits) -> tuple[str, ...]:
         frames = 1
     if frames > limits.max_frames:
         raise PictureError(
-            f"{name}: {frames} frames are over the limit of {limits.max_frames}; raise max_frames if you trust it"
+            f"{name}: {frames} frames are over the limit of {limits.max_frames}; "
+            "raise max_frames (--max-frames) if you trust it"
         )
     if frames > 1 and image.format not in ("MPO", "PSD", "ICO"):  # there, the further ones are previews and layers
         notes.append(f"{name} has {frames} frames; the first is edited")
