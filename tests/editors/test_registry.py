@@ -228,3 +228,26 @@ def test_saving_keeps_the_request(tiny_bundle, photo, tmp_path):
     with pytest.raises(RequestError, match="exists"):
         paintover.edit(photo, "make it night", model=str(tiny_bundle), steps=2, out=out)
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+
+
+def test_an_editor_of_ones_own_runs_under_its_own_name_only(order, monkeypatch):
+    class Mine(type(registry.get("sdedit"))):
+        name = "mine"
+
+    monkeypatch.setattr(registry, "_EDITORS", dict(registry._EDITORS))
+    registry.add(Mine())
+    assert edit_one(order("mine")).request.editor == "mine"
+    with pytest.raises(RequestError, match="already"):
+        registry.add(Mine())
+
+
+def test_a_jpeg_takes_an_alpha_channel_that_hides_nothing(order, photo, tmp_path):
+    for alpha, name in ((255, "opaque.jpg"), (254, "clear.jpg")):
+        picture = Image.open(photo).convert("RGB")
+        picture.putalpha(alpha)
+        wanted = replace(order("instruct"), picture=picture, out=tmp_path / name)
+        if alpha == 255:
+            assert edit_one(wanted).path == tmp_path / name
+        else:
+            with pytest.raises(RequestError, match="transparency"):
+                edit_one(wanted)

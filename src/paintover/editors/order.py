@@ -90,13 +90,16 @@ def check(order: Order) -> Checked:
     source = order.picture if order.picture is not None else request.picture
     if not editor.from_picture:
         if source is not None or order.mask is not None or request.mask is not None:
-            raise RequestError(f"{editor.name} makes a picture from words alone; leave picture and mask out")
+            raise RequestError(
+                f"{editor.name} makes a picture from words alone; leave picture and mask out (paintover {editor.name})"
+            )
         return Checked(order, editor, None, None)
     if source is None:
         raise RequestError(f"{editor.name} edits a picture; name one")
     picture = pictures.open(source, order.limits)
     if order.out is not None:
-        pictures.check_target(order.out, order.force, alpha=picture.alpha_HW is not None)
+        transparent = picture.alpha_HW is not None and int(picture.alpha_HW.min()) < 255
+        pictures.check_target(order.out, order.force, alpha=transparent)
     mask = order.mask if order.mask is not None else request.mask
     if mask is None:
         return Checked(order, editor, picture, None)

@@ -27,3 +27,10 @@ def get(name: str) -> Editor[Any]:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise RequestError(f"there is no editor {name!r}{hint}; choose one of {', '.join(_EDITORS)}")
     return _EDITORS[name]
+
+
+def add(editor: Editor[Any]) -> None:
+    """Makes an editor of one's own known in this process, by its name. Raises RequestError for a name that is taken."""
+    if editor.name in _EDITORS:
+        raise RequestError(f"there is an editor {editor.name!r} already; choose another name")
+    _EDITORS[editor.name] = editor

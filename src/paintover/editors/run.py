@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover.editors.order import Order, check, request_for
+from paintover.picture.limits import Limits
 from paintover.request import EditResult
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def edit(
     preserve: bool = True,
     out: str | Path | None = None,
     force: bool = False,
+    keep_location: bool = False,
+    limits: Limits = Limits(),
+    device: str | None = None,
     **knobs: Any,
 ) -> EditResult:
     """Edits a picture as the words say and returns it at its own size.
@@ -34,7 +38,8 @@ def edit(
     picture: a path, a file's bytes, a PIL image or an array (HW, HWC; uint8, or floats 0..1). mask: likewise, of the same
     size: white where the edit may go; every pixel where it is black stays as it is. seed: of the noise, 0 if not given.
     steps and knobs: the model's recommendation if not given. preserve: outside of the change, keep the original's pixels bit
-    for bit. out: where to save (.png, .webp, .jpg, .tiff); an existing file is replaced only with `force`.
+    for bit. out: where to save (.png, .webp, .jpg, .tiff); an existing file is replaced only with `force`; the file keeps the
+    source's GPS position only with `keep_location`. limits: on what may be opened. device: None takes the fastest there is.
 
     Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
     """
@@ -50,7 +55,9 @@ def edit(
         steps=steps,
         preserve=preserve,
     )
-    return edit_one(Order(request, _pixels(picture), _pixels(mask), Path(out) if out is not None else None, force))
+    target = Path(out) if out is not None else None
+    order = Order(request, _pixels(picture), _pixels(mask), target, force, keep_location, limits)
+    return edit_one(order, device=device)
 
 
 def imagine(
@@ -61,11 +68,12 @@ def imagine(
     steps: int | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    device: str | None = None,
     **knobs: Any,
 ) -> EditResult:
     """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`."""
     request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=model, seed=seed or 0, steps=steps)
-    return edit_one(Order(request, out=Path(out) if out is not None else None, force=force))
+    return edit_one(Order(request, out=Path(out) if out is not None else None, force=force), device=device)
 
 
 def edit_one(order: Order, cache: PrepareCache | None = None, device: str | None = None) -> EditResult:
