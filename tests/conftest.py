@@ -36,3 +36,35 @@ def photo(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory) -> tuple[Path, Path]:
+    """The built-in world drawn by code: a small shape or texture for each file that world.json names, and photographs."""
+    import json
+
+    from PIL import ImageDraw
+
+    from paintover.scenes.assets import WORLD
+
+    root, photos = tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("photos")
+    world = json.loads(WORLD.read_text())
+    rng = np.random.default_rng(5)
+
+    def place(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        field = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+        field.resize((64, 48), Image.Resampling.BICUBIC).save(path)
+
+    for files in world["classes"].values():
+        for file in (*files["train"], *files["held_out"]):
+            stamp = Image.new("RGBA", (30, 24))
+            ImageDraw.Draw(stamp).ellipse((2, 2, 27, 21), fill=(*rng.integers(0, 256, 3).tolist(), 255))
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            stamp.save(root / file)
+    for files in (*world["places"].values(), world["unnamed_places"]):
+        for file in (*files["train"], *files["held_out"]):
+            place(root / file)
+    for subject in ("one", "two", *world["photos"]["held_out"]):
+        place(photos / subject / "00.jpg")
+    return root, photos

@@ -65,8 +65,9 @@ def scenes(
     from paintover.training.denoiser import train
     from paintover.training.text import load
 
+    encoder = load(text)
     print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
-    print(train(out, recipe, world, photos, load(text), workers=workers))
+    print(train(out, recipe, world, photos, encoder, workers=workers))
 
 
 @group.command()

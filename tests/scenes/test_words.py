@@ -1,0 +1,76 @@
+"""The world's language: every phrasing can be said, and what is held out is never said in training."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from paintover.scenes import words
+from paintover.scenes.assets import WORLD
+from paintover.scenes.edits import KINDS
+from paintover.scenes.scene import COLOURS, PLAIN
+
+TOLD = {"a": "orange", "b": "apple", "c": "red", "w": "on the left", "p": "a beach"}
+DRESS = re.compile(r"^(please|could you|can you|now) |,? please$|\?$|\.$")
+
+
+def _undressed(text: str) -> str:
+    text = text.lower()
+    while (bare := DRESS.sub("", text)) != text:
+        text = bare
+    return text
+
+
+def _said(kind, split, draws=400):
+    rng = np.random.default_rng(0)
+    return [words.instruction(kind, rng, split, **TOLD) for _ in range(draws)]
+
+
+def _formatted(phrase):
+    return _undressed(phrase.replace("a {b}", "an {b}").format(**TOLD))
+
+
+def test_every_kind_has_words():
+    assert set(words.PHRASES) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_phrasing_can_be_said(kind):
+    for phrase in words.PHRASES[kind]:
+        assert not re.search(r"[{}]", phrase.format(**TOLD))
+        assert set(re.findall(r"{(\w)}", phrase)) <= set(TOLD)
+    assert len({phrase.lower() for phrase in words.PHRASES[kind]}) == len(words.PHRASES[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_out_phrasings_are_never_said_in_training(kind):
+    training = {_formatted(p) for p in words.PHRASES[kind][: -words.HELD_OUT]}
+    held_out = {_formatted(p) for p in words.PHRASES[kind][-words.HELD_OUT :]}
+    assert not training & held_out
+    assert not held_out & {_undressed(text) for text in _said(kind, "train")}
+    assert {_undressed(text) for text in _said(kind, "held_out", 60)} == held_out  # all of them, and no typos
+    assert training <= {_undressed(text) for text in _said(kind, "train")}
+
+
+def test_no_two_kinds_share_a_phrasing():
+    said = [phrase for phrases in words.PHRASES.values() for phrase in phrases]
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize(("noun", "said"), [("apple", "an apple"), ("orange", "an orange"), ("cow", "a cow")])
+def test_articles(noun, said):
+    assert words.article(noun) == said
+    texts = [words.instruction("replace", np.random.default_rng(n), "held_out", a="pear", b=noun) for n in range(20)]
+    assert any(said in text.lower() for text in texts)
+    assert not any(f"{'a' if said.startswith('an') else 'an'} {noun}" in text.lower() for text in texts)
+
+
+def test_every_place_has_words():
+    for label in json.loads(WORLD.read_text())["places"]:
+        assert words.place_words(label) in words.PLACE_WORDS.values()
+        assert label in words.CAPTION_PLACE
+    assert set(PLAIN) & set(COLOURS)
+    assert words.place_words("plain blue") == "plain blue"

@@ -1,0 +1,43 @@
+"""A run so small that a step takes milliseconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def text_folder(tiny_bundle, tmp_path_factory) -> Path:
+    """What `paintover train text` makes, in small."""
+    folder = tmp_path_factory.mktemp("text")
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(tiny_bundle / part, folder / part)
+    (folder / "text.json").write_text(json.dumps(json.loads((tiny_bundle / "paintover.json").read_text())["text"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text(text_folder):
+    from paintover.training.text import load
+
+    return load(text_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    from paintover.training.recipe import Recipe
+
+    return Recipe(size=16, factor=4, blocks=(32, 32), batch=4, warmup=2, steps=6, cooldown=2, checkpoint_every=2, lr=1e-3)
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory, tiny_recipe, tiny_world, text) -> Path:
+    """The folder of a run that nothing interrupted."""
+    from paintover.training.denoiser import train
+
+    out = tmp_path_factory.mktemp("straight")
+    train(out, tiny_recipe, *tiny_world, text, workers=0)
+    return out

@@ -1,0 +1,105 @@
+"""Batches: the step decides what is in them, and processes share their rows without a difference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from paintover.models.codec import PixelUnshuffleCodec
+from paintover.scenes import edits
+from paintover.training import denoiser
+from paintover.training.batches import SceneBatches, Share
+from paintover.training.denoiser import ALPHAS_CUMPROD
+from paintover.training.network import build_unet
+
+
+def _batches(world, text, recipe, share=None, batch=None):
+    share = share or Share()
+    root, photos = world
+    return SceneBatches(
+        root, photos, text, seed=3, batch=batch or recipe.batch, size=recipe.size, sides=recipe.sides, share=share
+    )
+
+
+def test_a_batch_depends_on_the_step_alone(tiny_world, text, tiny_recipe):
+    """Also not on which texts were met before: their encodings are the same bits in any company."""
+    one, other = _batches(tiny_world, text, tiny_recipe), _batches(tiny_world, text, tiny_recipe)
+    for step in range(5):
+        one[step]
+    for key, value in other[5].items():
+        assert torch.equal(one[5][key], value), key
+    assert not torch.equal(one[4]["target_BCHW"], one[5]["target_BCHW"])
+
+
+def test_two_processes_make_the_rows_of_one(tiny_world, text, tiny_recipe):
+    whole = _batches(tiny_world, text, tiny_recipe)[7]
+    shares = [_batches(tiny_world, text, tiny_recipe, Share(rank, 2))[7] for rank in range(2)]
+    for key, value in whole.items():
+        for rank in range(2):
+            assert torch.equal(value[rank::2], shares[rank][key]), key
+
+
+def test_two_processes_learn_what_one_does(tiny_world, text, tiny_recipe):
+    torch.manual_seed(0)
+    accelerator, codec, unet = Accelerator(), PixelUnshuffleCodec(4), build_unet(tiny_recipe, text.width)
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.02)
+
+    def loss(share):
+        batch = _batches(tiny_world, text, tiny_recipe, share)[2]
+        return float(denoiser._loss(unet, codec, batch, tiny_recipe, 2, share, accelerator).detach())
+
+    assert loss(Share()) == pytest.approx((loss(Share(0, 2)) + loss(Share(1, 2))) / 2, rel=1e-5)
+    assert loss(Share(0, 2)) != pytest.approx(loss(Share(1, 2)), rel=1e-3)
+
+
+def test_rows_are_what_they_say(tiny_world, text, tiny_recipe):
+    """Without a source its pixels are zeros; the weight is 1, and more where a part is changed; words are dropped at times."""
+    batch = _batches(tiny_world, text, tiny_recipe, batch=300)[0]
+    told, weight = batch["told_B"].bool(), batch["weight_B1HW"]
+    assert batch["source_BCHW"][~told].abs().max() == 0
+    assert 0.08 < (~told).float().mean() < 0.20  # captions 0.11, dropped 0.02
+    assert batch["target_BCHW"].min() >= -1
+    assert batch["target_BCHW"].max() <= 1
+    assert weight.min() == 1
+    assert weight.max() <= 6
+    changed = (batch["source_BCHW"] - batch["target_BCHW"]).abs().amax(dim=1, keepdim=True) > 2 * 2 / 255
+    same = told[:, None, None, None] & ~changed
+    assert (weight[same.expand_as(weight)] == 1).all()
+    parts = told & (changed.float().mean(dim=(1, 2, 3)) < 0.5) & changed.any(dim=3).any(dim=2).any(dim=1)
+    assert (weight[parts][changed[parts]] > 3).all()
+    empty, _ = text.encode([""])
+    dropped = (batch["tokens_BLD"] == empty).all(dim=2).all(dim=1).float().mean()
+    assert 0.03 < dropped < 0.12  # 0.07
+    assert sum(edits.TRAIN_MIX.values()) == pytest.approx(1)
+
+
+def test_the_loss_is_the_weighed_error_of_the_clean_latents(tiny_world, text, tiny_recipe):
+    """Against a computation in numpy, for a network that says a constant."""
+    recipe = tiny_recipe.model_copy(update={"seed": 3})
+    batch = _batches(tiny_world, text, recipe)[1]
+    seen = {}
+
+    class Constant(torch.nn.Module):
+        def forward(self, sample, t, tokens, class_labels):
+            seen.update(sample=sample, t=t)
+            return type("Answer", (), {"sample": torch.full_like(sample[:, :48], 0.25)})
+
+    found = denoiser._loss(Constant(), PixelUnshuffleCodec(4), batch, recipe, 1, Share(), Accelerator())
+    source, target, weight = (batch[key].numpy().astype(np.float64) for key in ("source_BCHW", "target_BCHW", "weight_B1HW"))
+    told = batch["told_B"].numpy()[:, None, None, None]
+    expected = (weight * (2 * source * told + 0.25 - 2 * target) ** 2).mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    # What the network is shown: noisy latents at level t beside the unscaled source.
+    a = ALPHAS_CUMPROD[seen["t"]].view(-1, 1, 1, 1)
+    clean = PixelUnshuffleCodec(4).encode(batch["target_BCHW"])
+    noise = (seen["sample"][:, :48] - a.sqrt() * clean) / (1 - a).sqrt()
+    assert noise.mean().abs() < 0.1
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    assert torch.allclose(seen["sample"][:, 48:] * 2, PixelUnshuffleCodec(4).encode(batch["source_BCHW"]), atol=1e-6)
+
+
+def test_the_last_timestep_is_noise():
+    assert ALPHAS_CUMPROD[999].sqrt() < 0.0011
+    assert ALPHAS_CUMPROD[0] > 0.999
