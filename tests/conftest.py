@@ -66,5 +66,5 @@ def tiny_world(tmp_path_factory) -> tuple[Path, Path]:
         for file in (*files["train"], *files["held_out"]):
             place(root / file)
     for subject in ("one", "two", *world["photos"]["held_out"]):
-        place(photos / subject / "00.jpg")
+        place(photos / subject / f"{subject}.jpg")
     return root, photos

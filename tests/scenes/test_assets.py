@@ -53,6 +53,11 @@ def test_a_split_needs_none_of_the_other_ones_files(tiny_world, tmp_path, split)
     assert sources <= own
 
 
+def test_photographs_are_split_by_subject(tiny_world):
+    seen = {split: {p.name for p in Assets(tiny_world[0], split, tiny_world[1]).photographs} for split in ("train", "held_out")}
+    assert seen == {"train": {"one", "two"}, "held_out": set(WORLD_LIST["photos"]["held_out"])}
+
+
 def test_pictures_are_trimmed_and_small(tiny_world):
     assets = Assets(tiny_world[0], "train", tiny_world[1])
     stamp = assets.canonical["cow"]

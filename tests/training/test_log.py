@@ -40,6 +40,14 @@ def test_the_second_signal_is_answered_as_before():
         signal.signal(signal.SIGTERM, before)
 
 
+def test_nothing_is_left_behind():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with asked_to_stop() as asked:
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) != before
+    assert asked == []
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
 def test_outside_the_main_thread_it_only_waits():
     found = []
 
