@@ -171,6 +171,8 @@ def test_best_and_worst():
     assert [(end, o.n) for end, o in ends(outcomes, 2)] == [("best", 1), ("best", 0), ("worst", 2), ("worst", 3)]
     assert [(end, o.n) for end, o in ends(outcomes[:1], 2)] == [("best", 1)]
     assert len({o.n for _, o in ends(outcomes, 9)}) == 5
+    still = [_outcome(n, "nothing", math.nan, math.nan, outside=error) for n, error in enumerate([0.02, 0.0, 0.01])]
+    assert [o.n for o in rank(still)["nothing"]] == [1, 2, 0]
     assert set(page({"remove": outcomes}, _minimal(outcomes))) > set("<>")
 
 
