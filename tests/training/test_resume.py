@@ -69,7 +69,7 @@ def test_killed_at_a_random_moment(tmp_path, straight, tiny_recipe, tiny_world, 
     _wait_for(tmp_path / "recipe.json", process)
     time.sleep(random.uniform(0, 1))
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     train(tmp_path, tiny_recipe, *tiny_world, text, workers=0)
     _assert_same(tmp_path, straight)
 
@@ -81,7 +81,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_though_its_workers_are_asked_too(
     process = _started(tmp_path, long, tiny_world, text_folder, 1)
     _wait_for(tmp_path / "state" / "step-00000005", process)
     os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     stopped = checkpoint.latest(tmp_path / "state")
     assert 5 <= int(stopped.name.removeprefix("step-")) < 10_000
