@@ -35,7 +35,7 @@ def train(out: Path, recipe: Recipe, root: Path, photos: Path | None, text: Text
     checkpoint first. Logs go to out/log.jsonl and, for TensorBoard, out/board. Under `accelerate launch` each process
     makes and learns its share of every batch. Raises PaintoverError when the folder holds a run of another recipe.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available())
     share = Share(accelerator.process_index, accelerator.num_processes)
     if recipe.batch % share.world:
         raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {share.world} processes")
