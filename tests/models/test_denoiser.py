@@ -5,6 +5,7 @@ import torch
 
 from paintover.errors import ModelError
 from paintover.models import Denoiser, load, widen
+from paintover.models.denoiser import clean
 
 T_B = torch.tensor([3, 400, 980])
 
@@ -52,6 +53,33 @@ def test_change_of_nothing_is_the_sample(wide):
     torch.testing.assert_close(change(x, T_B, tokens), sample(x, T_B, tokens), atol=0, rtol=0)
     torch.testing.assert_close(change(x, T_B, tokens, image_BCHW=0 * image), sample(x, T_B, tokens), atol=0, rtol=0)
     assert not torch.allclose(change(x, T_B, tokens, image_BCHW=image), sample(x, T_B, tokens, image_BCHW=image), atol=1e-3)
+
+
+def test_a_blend_hides_the_pixels_it_names_and_no_others():
+    """Against pixels: what is hidden is replaced by the change, the rest is the source plus the change."""
+    source, fill = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    hidden = torch.zeros(2, 1, 16, 16)
+    hidden[:, :, 3:9, 5:14] = 1
+    truth = torch.where(hidden.bool(), fill, source)
+    latents, maps = (torch.nn.functional.pixel_unshuffle(p, 8) for p in (source, hidden))
+    change = torch.nn.functional.pixel_unshuffle(fill * hidden, 8)
+    got = clean(torch.cat([change, maps], dim=1), latents)
+    torch.testing.assert_close(torch.nn.functional.pixel_shuffle(got, 8), truth)
+
+
+def test_a_door_that_blends_reads_channels_off_the_input(wide):
+    torch.manual_seed(0)
+    unet = type(wide.unet).from_config({**wide.unet.config, "out_channels": 6})
+    door = Denoiser(unet, "blend", wide.alphas_cumprod, codec_scale=0.5)
+    assert (door.channels, door.takes_image) == (4, True)
+    x, tokens, image = inputs()
+    output = door.output(x, T_B, tokens, None, image)
+    a = wide.alphas_cumprod[T_B].view(-1, 1, 1, 1)
+    hidden = output[:, [4, 5, 4, 5]]
+    x0 = 0.5 * image * (1 - hidden) + output[:, :4]
+    torch.testing.assert_close(door(x, T_B, tokens, None, image), (x - a.sqrt() * x0) / (1 - a).sqrt())
+    with pytest.raises(ModelError, match="C a multiple of G"):
+        Denoiser(type(unet).from_config({**unet.config, "out_channels": 7}), "blend", wide.alphas_cumprod)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "change"])

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from paintover.errors import PaintoverError
+from paintover.models.denoiser import clean
 from paintover.training import checkpoint
 from paintover.training.denoiser import train
+from paintover.training.network import averaged_weights, begin_from, build_unet
 from paintover.training.recipe import Recipe, check_resumes, read, settle
 
 
@@ -131,6 +133,20 @@ def test_a_run_goes_on_from_another_ones_averaged_weights(tmp_path, straight, ti
         assert torch.allclose(state[key.replace("ema.", "model.")], source[key], atol=1e-6)
     with pytest.raises(PaintoverError, match="neither a run"):
         train(tmp_path / "new", begun.model_copy(update={"init": str(tmp_path / "none")}), *tiny_world, text, workers=0)
+
+
+def test_a_run_that_blends_goes_on_from_one_that_did_not_and_is_the_same_at_first(tmp_path, straight, tiny_recipe, text):
+    before, after = (build_unet(tiny_recipe.model_copy(update={"prediction": p}), text.width) for p in ("change", "blend"))
+    before.load_state_dict(averaged_weights(straight))
+    begin_from(after, straight)
+    g = torch.Generator().manual_seed(0)
+    noisy, source = torch.randn(2, 2, 48, 4, 4, generator=g)
+    tokens, pooled = text.encode(["make it night", "remove the pig"])
+    t_B = torch.tensor([10, 900])
+    with torch.no_grad():
+        said = [u(torch.cat([noisy, source], 1), t_B, tokens, class_labels=pooled).sample for u in (before, after)]
+    assert said[1].shape[1] == 48 + 16
+    torch.testing.assert_close(clean(said[1], source), clean(said[0], source))
 
 
 def test_settling_a_recipe(straight, tiny_recipe, tmp_path):

@@ -12,7 +12,7 @@ from paintover.errors import ModelError
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "change"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "change", "blend"]
 
 
 class Denoiser:
@@ -22,6 +22,7 @@ class Denoiser:
     - "v_prediction": v, with eps = sqrt(a) v + sqrt(1 - a) x.
     - "sample": x0, with eps = (x - sqrt(a) x0) / sqrt(1 - a).
     - "change": x0 minus the source's latents: x0 = codec_scale * image + output (without an image: x0 = output).
+    - "blend": the change and, in G more channels, how much of the source it hides: see `clean`.
 
     A UNet with 2C input channels and C output channels is also fed the source's latents (InstructPix2Pix's convention:
     unscaled), or zeros when there is no source.
@@ -41,7 +42,14 @@ class Denoiser:
         config = unet.config
         if prediction not in get_args(Prediction):
             raise ModelError(f"prediction {prediction!r} is unknown; use one of {', '.join(get_args(Prediction))}")
-        if config.in_channels not in (config.out_channels, 2 * config.out_channels):
+        channels = config.in_channels // 2 if prediction == "blend" else config.out_channels
+        hiding = config.out_channels - channels
+        if prediction == "blend" and (hiding < 1 or channels % hiding):
+            raise ModelError(
+                f"a UNet that blends has 2C channels in and C + G out, C a multiple of G; this one has "
+                f"{config.in_channels} and {config.out_channels}"
+            )
+        if config.in_channels not in (channels, 2 * channels):
             raise ModelError(
                 f"a UNet with {config.in_channels} input and {config.out_channels} output channels is not supported; "
                 f"the input needs {config.out_channels} (text to image) or {2 * config.out_channels} (instruction editing)"
@@ -56,8 +64,8 @@ class Denoiser:
         self.prediction = prediction
         self.alphas_cumprod = alphas_cumprod.detach().float().to(unet.device)
         self.codec_scale = codec_scale
-        self.channels: int = config.out_channels
-        self.takes_image: bool = config.in_channels == 2 * config.out_channels
+        self.channels: int = channels
+        self.takes_image: bool = config.in_channels == 2 * channels
         self.multiple: int = 2 ** (len(config.down_block_types) - 1)
         self.text_width: int = config.cross_attention_dim
         self.pooled_width: int | None = (
@@ -120,10 +128,25 @@ class Denoiser:
         a_B111 = self.alphas_cumprod[t_B.to(self.device)].view(-1, 1, 1, 1)
         if self.prediction == "v_prediction":
             return a_B111.sqrt() * output_BCHW + (1 - a_B111).sqrt() * x_BCHW
-        x0_BCHW = output_BCHW
-        if self.prediction == "change" and image_BCHW is not None:
-            x0_BCHW = x0_BCHW + self.codec_scale * image_BCHW.to(self.device, torch.float32)
+        x0_BCHW = output_BCHW[:, : self.channels]
+        if self.prediction in ("change", "blend") and image_BCHW is not None:
+            x0_BCHW = clean(output_BCHW, self.codec_scale * image_BCHW.to(self.device, torch.float32))
         return (x_BCHW - a_B111.sqrt() * x0_BCHW) / (1 - a_B111).sqrt()
+
+
+def clean(output_BDHW: Tensor, source_BCHW: Tensor) -> Tensor:
+    """x0_BCHW that a network means which speaks of the change to the source's scaled latents.
+
+    D = C ("change"):     x0 = source + output.
+    D = C + G ("blend"):  x0 = (1 - hidden) source + output_C, each of the G maps hiding C / G channels (every G-th: with
+                          pixel-unshuffled latents and G = factor^2, one map a pixel for R, G and B). A thing goes away whole
+                          with its silhouette, where "change" must spell out the negative of its every detail.
+    """
+    channels = source_BCHW.shape[1]
+    change_BCHW, hidden_BGHW = output_BDHW[:, :channels], output_BDHW[:, channels:]
+    if hidden_BGHW.shape[1]:
+        source_BCHW = source_BCHW * (1 - hidden_BGHW.repeat(1, channels // hidden_BGHW.shape[1], 1, 1))
+    return source_BCHW + change_BCHW
 
 
 def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:

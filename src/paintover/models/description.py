@@ -11,7 +11,7 @@ from typing import Any
 from paintover.errors import ModelError
 from paintover.models.files import PARTS, files, read_json
 
-_PREDICTIONS = ("epsilon", "v_prediction", "sample", "change")
+_PREDICTIONS = ("epsilon", "v_prediction", "sample", "change", "blend")
 _CODECS = ("AutoencoderKL", "AutoencoderTiny", "PixelUnshuffleCodec", "LinearCodec")
 _TEXTS = ("CLIPTextModel", "BertModel")
 _LIBRARIES = (["diffusers"], ["transformers"], ["paintover"], [None])
@@ -76,6 +76,8 @@ def describe(folder: Path, name: str) -> Description:
     if prediction not in _PREDICTIONS:
         raise ModelError(f"bundle {name} predicts {prediction!r}; supported are {', '.join(_PREDICTIONS)}")
     channels, inputs = unet.get("out_channels", 4), unet.get("in_channels", 4)
+    if prediction == "blend":  # more channels out than latents have
+        channels = inputs // 2
     inferred = {channels: ["text-to-image"], 2 * channels: ["instruct"]}.get(inputs)
     if inferred is None:
         raise ModelError(f"the UNet of bundle {name} takes {inputs} channels; supported are {channels} and {2 * channels}")

@@ -1,7 +1,7 @@
 """Trains the built-in denoiser on the built-in world: instruction edits and text to picture in one network.
 
-The network predicts the change: x0 = scale * source + f(x_t, t, words, source), and the loss is the squared error of
-x0 in latent space, weighed up where an edit of a part of the picture changes it.
+The network predicts the change, x0 = scale * source + f(x_t, t, words, source), or the blend (`models.denoiser.clean`).
+The loss is the squared error of x0 in latent space, weighed up where an edit of a part of the picture changes it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Subset
 
 from paintover.errors import PaintoverError
 from paintover.models.codec import PixelUnshuffleCodec
+from paintover.models.denoiser import clean
 from paintover.models.text import TextEncoder
 from paintover.path.schedule import Schedule
 from paintover.training import checkpoint
 from paintover.training.batches import SceneBatches, Share
 from paintover.training.log import Log
-from paintover.training.network import SCHEDULER, averaged_weights, build_unet
+from paintover.training.network import SCHEDULER, begin_from, build_unet
 from paintover.training.recipe import Recipe, check_resumes, write
 from paintover.training.stopping import asked_to_stop, ignore_signals
 
@@ -45,7 +46,7 @@ def train(out: Path, recipe: Recipe, root: Path, photos: Path | None, text: Text
     if last:
         check_resumes(out, recipe)
     elif recipe.init:
-        unet.load_state_dict(averaged_weights(Path(recipe.init)))
+        begin_from(unet, Path(recipe.init))
     ema = copy.deepcopy(unet).requires_grad_(False)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     step = checkpoint.load(last, unet, ema, optimiser)["step"] if last else 0
@@ -121,8 +122,8 @@ def _loss(
     x_BCHW = a_B111.sqrt() * target_BCHW + (1 - a_B111).sqrt() * noise_BCHW
     with accelerator.autocast():
         sample_BCHW = torch.cat([x_BCHW, image_BCHW], dim=1)
-        change_BCHW = unet(sample_BCHW, t_B.to(device), batch["tokens_BLD"], class_labels=batch["pooled_BD"]).sample
-    error_BCHW = (codec.scale * image_BCHW + change_BCHW.float() - target_BCHW).square()
+        output_BDHW = unet(sample_BCHW, t_B.to(device), batch["tokens_BLD"], class_labels=batch["pooled_BD"]).sample
+    error_BCHW = (clean(output_BDHW.float(), codec.scale * image_BCHW) - target_BCHW).square()
     weight_BCHW = nn.functional.pixel_unshuffle(batch["weight_B1HW"], recipe.factor).repeat(1, 3, 1, 1)
     return (weight_BCHW * error_BCHW).mean()
 

@@ -57,7 +57,7 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
             "name": out.name,
             "capabilities": ["text-to-image", "instruct"],
             "size": size,
-            "prediction": "change",
+            "prediction": trained.prediction,
             "text": {key: settings[key] for key in ("length", "token_scale")},
             "defaults": defaults,
         },

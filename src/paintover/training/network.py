@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from paintover.errors import PaintoverError
@@ -29,7 +30,10 @@ SCHEDULER = {
 
 
 def build_unet(recipe: Recipe, text_width: int) -> nn.Module:
-    """The denoiser's network: 2 C channels in (noisy and source latents), C out, pooled words beside the time."""
+    """The denoiser's network: 2 C channels in (noisy and source latents), pooled words beside the time.
+
+    Out come C channels, and one more for each pixel of a latent where the recipe predicts a "blend".
+    """
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -38,7 +42,7 @@ def build_unet(recipe: Recipe, text_width: int) -> nn.Module:
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=2 * channels,
-        out_channels=channels,
+        out_channels=channels + (recipe.factor**2 if recipe.prediction == "blend" else 0),
         block_out_channels=recipe.blocks,
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)),
         up_block_types=(*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D"),
@@ -52,6 +56,17 @@ def build_unet(recipe: Recipe, text_width: int) -> nn.Module:
     nn.init.zeros_(unet.conv_out.weight)  # begin as "no change"
     nn.init.zeros_(unet.conv_out.bias)
     return unet
+
+
+def begin_from(unet: nn.Module, source: Path) -> None:
+    """Fills the network from a run or a bundle. One that predicted "change" may begin one that blends: it hides nothing yet."""
+    state = averaged_weights(source)
+    own = unet.state_dict()
+    for key in ("conv_out.weight", "conv_out.bias"):
+        more = len(own[key]) - len(state[key])
+        if more > 0:
+            state[key] = torch.cat([state[key], torch.zeros_like(own[key][-more:])])
+    unet.load_state_dict(state)
 
 
 def averaged_weights(source: Path) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +33,7 @@ class Recipe(BaseModel):
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights, which are the ones exported")
     blocks: tuple[Width, ...] = Field((128, 256, 256), min_length=2, description="widths of the network's levels")
     factor: int = Field(8, ge=1, description="side of the pixel blocks that become one latent")
+    prediction: Literal["change", "blend"] = Field("change", description="what the network says of the source: change, blend")
     bf16: bool = Field(False, description="bfloat16 autocast, where it is faster")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     init: str | None = Field(None, description="a run's folder or a bundle to take the weights from at the start")
