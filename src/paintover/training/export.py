@@ -43,7 +43,7 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
     _write(
         part / "model_index.json",
         {
-            "_class_name": "StableDiffusionInstructPix2PixPipeline",
+            "_class_name": "PaintoverPipeline",
             "unet": ["diffusers", "UNet2DConditionModel"],
             "scheduler": ["diffusers", "DDIMScheduler"],
             "text_encoder": ["transformers", "BertModel"],

@@ -23,7 +23,7 @@ SCHEDULER = {
     "num_train_timesteps": 1000,
     "prediction_type": "sample",
     "clip_sample": False,
-    "set_alpha_to_one": False,
+    "set_alpha_to_one": True,  # end at x0 itself: alpha_bar at t = 0 would leave noise of 0.6/255 in every pixel
     "steps_offset": 0,
     "timestep_spacing": "trailing",  # the first step is asked at t = 999: pure noise, as trained
 }
