@@ -84,6 +84,32 @@ def test_a_picture_from_memory_has_to_be_named(tiny_bundle, photo, tmp_path):
     assert paintover.redo(first.path, picture=pixels).identical
 
 
+def test_a_mask_from_memory_has_to_be_given_again(made):
+    mask = np.zeros((80, 120), np.uint8)
+    mask[20:60, 30:90] = 255
+    first = made(mask=mask)
+    with pytest.raises(RequestError, match="--mask"):
+        paintover.redo(first.path)
+    again = paintover.redo(first.path, mask=mask)
+    assert again.identical
+    assert again.same_mask
+    other = paintover.redo(first.path, mask=mask[::-1, ::-1] // 2)
+    assert other.same_source
+    assert not other.same_mask
+
+
+def test_a_mask_that_moved_along_is_found_where_the_picture_is_named(tiny_bundle, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (120, 80), 255).save("mask.png")
+    first = paintover.edit(photo, "night", mask="mask.png", model=str(tiny_bundle), steps=2, out="out.png")
+    (tmp_path / "moved").mkdir()
+    shutil.move("mask.png", "moved/mask.png")
+    shutil.move(first.path, "moved/out.png")
+    again = paintover.redo("moved/out.png", picture=photo)
+    assert again.identical
+    assert again.same_mask
+
+
 def test_imagined_pictures_too(tiny_bundle, tmp_path):
     first = paintover.imagine("a cow", model=str(tiny_bundle), steps=2, out=tmp_path / "cow.png")
     assert paintover.redo(first.path).identical

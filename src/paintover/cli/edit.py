@@ -106,6 +106,7 @@ def redo(
     made: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture that paintover wrote.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the repeated edit (default: only compare).")] = None,
     picture: Annotated[str | None, typer.Option(help="The source, where it is no longer where it was.")] = None,
+    mask: Annotated[str | None, typer.Option(help="The mask, likewise.")] = None,
     model: Annotated[str | None, typer.Option(help="The bundle, where it is no longer where it was.")] = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -119,10 +120,20 @@ def redo(
 
     limits = limits_of(max_pixels, max_bytes, max_frames)
     with progress("repeating") as on_step:
-        redone = again(made, picture=picture, model=model, out=out, force=force, limits=limits, device=device, on_step=on_step)
+        redone = again(
+            made,
+            picture=picture,
+            mask=mask,
+            model=model,
+            out=out,
+            force=force,
+            limits=limits,
+            device=device,
+            on_step=on_step,
+        )
     if as_json:
         found = {"identical": redone.identical, "largest_difference": redone.largest_difference}
-        same = {"same_source": redone.same_source, "same_model": redone.same_model}
+        same = {"same_source": redone.same_source, "same_mask": redone.same_mask, "same_model": redone.same_model}
         print_json({**_described(redone.result), **found, **same})
         return
     if redone.identical:
@@ -132,6 +143,8 @@ def redo(
     else:
         print(f"different: by up to {redone.largest_difference} of 255 in a pixel")
     print(f"source: {'the same' if redone.same_source else 'differs from the one that was edited (sha256)'}")
+    if redone.result.request.mask_sha256 is not None or not redone.same_mask:
+        print(f"mask: {'the same' if redone.same_mask else 'differs from the one that was used (sha256)'}")
     print(f"model: {'the same' if redone.same_model else 'differs from the one that edited it (fingerprint)'}")
 
 

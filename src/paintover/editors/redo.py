@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,14 @@ class Redone:
     """A repeated edit beside the first one.
 
     largest_difference: between the pixels of both, 0 to 255, None where their sizes differ. A lossy file (JPEG) never
-    compares identical, only alike. same_source, same_model: by sha256 and by fingerprint.
+    compares identical, only alike. same_source, same_mask: by sha256; same_model: by fingerprint.
     """
 
     result: EditResult
     identical: bool
     largest_difference: int | None
     same_source: bool
+    same_mask: bool
     same_model: bool
 
 
@@ -49,6 +51,7 @@ def redo(
     path: str | Path,
     *,
     picture: Any = None,
+    mask: Any = None,
     model: str | None = None,
     out: str | Path | None = None,
     force: bool = False,
@@ -57,41 +60,50 @@ def redo(
     device: str | None = None,
     on_step: Callable[[Any], None] | None = None,
 ) -> Redone:
-    """Repeats the edit that made `path`, from the source that it names or from `picture`, and compares the pixels.
+    """Repeats the edit that made `path`, from the picture and mask that it names, or from `picture` and `mask`, and
+    compares the pixels.
 
-    A relative name of the source is looked for in the current folder, then beside `path`. `model` names the bundle where
+    A relative name is looked for in the current folder, then beside `path`. `model` names the bundle where
     it now lives elsewhere; a file never makes us download a bundle that only it names. Raises PaintoverError, for example
     when the source is gone.
     """
     before = request_in(path, limits)
     first = pictures.open(path, limits)
-    known = Path(before.model).is_dir() or not hub.is_hub_name(before.model) or before.model in dict(hub.cached())
+    known = os.path.isdir(before.model) or not hub.is_hub_name(before.model) or before.model in dict(hub.cached())
     if model is None and not known:
         raise RequestError(f"{path} asks for {before.model}, which is not in the local cache; name it (--model) to fetch it")
     asked = before.model_copy(update={"model": model or before.model})
+    places = {
+        "picture": _place("picture", before.picture, before.picture_sha256, picture, path),
+        "mask": _place("mask", before.mask, before.mask_sha256, mask, path),
+    }
     order = Order(
-        asked, picture=picture, limits=limits, out=Path(out) if out is not None else None, force=force, on_step=on_step
+        asked.model_copy(update=places),
+        picture=picture,
+        mask=mask,
+        limits=limits,
+        out=Path(out) if out is not None else None,
+        force=force,
+        on_step=on_step,
     )
-    if picture is None and before.picture_sha256 is not None:
-        if before.picture is None:
-            raise RequestError(f"{path} was made from a picture in memory; name the picture it was made from (--picture)")
-        places = {
-            "picture": str(_beside(Path(before.picture), Path(path))),
-            "mask": None if before.mask is None else str(_beside(Path(before.mask), Path(path))),
-        }
-        order = replace(order, request=asked.model_copy(update=places))
     result = edit_one(order, cache, device)
     return Redone(
         result,
         *_compare(first, result),
         same_source=result.request.picture_sha256 == before.picture_sha256,
+        same_mask=result.request.mask_sha256 == before.mask_sha256,
         same_model=result.request.model_fingerprint == before.model_fingerprint,
     )
 
 
-def _beside(name: Path, made: Path) -> Path:
-    near = made.parent / name
-    return near if not name.exists() and near.exists() else name
+def _place(what: str, name: str | None, sha256: str | None, given: Any, made: str | Path) -> str | None:
+    """Where the picture or mask lies now; one that is `given` needs no place."""
+    if given is not None or sha256 is None:
+        return name
+    if name is None:
+        raise RequestError(f"{made} was made from a {what} in memory; give it again (--{what})")
+    near = Path(made).parent / name
+    return str(near) if not os.path.exists(name) and os.path.exists(near) else name
 
 
 def _compare(first: pictures.Picture, again: EditResult) -> tuple[bool, int | None]:
