@@ -155,3 +155,23 @@ def test_drift_is_measured_below_a_pixel(shift: tuple[float, float]) -> None:
         found = drift(a, after, np.ones(a.shape[:2], np.float32))
         assert found == pytest.approx(shift, abs=0.2)
     assert drift(a * 0, a * 0, np.ones(a.shape[:2], np.float32)) is None
+
+
+def test_the_only_detailed_things_softening_is_no_blur_of_the_picture():
+    """On a smooth ground a thing goes and another comes back soft: the ground far from both stays, bit for bit."""
+    y, x = np.meshgrid(np.linspace(0, 1, 300), np.linspace(0, 1, 300), indexing="ij")
+    ground = np.dstack([0.6 + 0.2 * y, 0.5 + 0.2 * x, 0.6 - 0.1 * y]).astype(np.float32)
+    texture = np.random.default_rng(2).uniform(0, 0.6, (300, 300, 1)).astype(np.float32).repeat(3, axis=2)
+    texture = ndimage.gaussian_filter(texture, (1.5, 1.5, 0)) * 2 - 0.3
+    before = ground.copy()
+    before[60:120, 40:100] = texture[60:120, 40:100]
+    before[190:250, 200:260] = texture[190:250, 200:260]
+    after = before.copy()
+    after[60:120, 40:100] = ground[60:120, 40:100]
+    after[190:250, 200:260] = ndimage.gaussian_filter(before, (6, 6, 0))[190:250, 200:260]
+    opened = picture.open(before)
+    closed = edit(after, working=128, noise=0.01, opened=opened)
+    assert closed.record["mode"] == "local"
+    far = np.s_[:40, 150:]
+    assert (closed.change_HW[far] == 0).all()
+    assert (closed.rgb_HWC[far] == opened.rgb_HWC[far]).all()

@@ -55,10 +55,12 @@ def blurred_everywhere(source_hwC: Float, toned_hwC: Float, edited_hwC: Float) -
     """The source, or the source after its tone edit, blurred as the edit is; None unless most fine detail is gone.
 
     "Gone" means beyond what the tone edit takes away. Of some widths of the blur, the one that comes nearest to the edit.
+    Where only a few things have detail, it is things that went or softened, not the picture that was blurred.
     """
     before, after = (a - smooth(a, 1.0) for a in (toned_hwC, edited_hwC))
     energy = float((before**2).mean())
-    if energy < 0.01**2 or float((before * after).mean()) > _BLUR * energy:
+    detailed = smooth((before**2).mean(axis=-1), 2.0) > 0.01**2
+    if energy < 0.01**2 or detailed.mean() < _MOST or float((before * after).mean()) > _BLUR * energy:
         return None
     widths = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
     blurred = [smooth(a, width) for a in (source_hwC, toned_hwC) for width in widths]
