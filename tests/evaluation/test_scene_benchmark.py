@@ -13,7 +13,7 @@ from rich.console import Console
 
 from paintover import cli, picture
 from paintover.errors import RequestError
-from paintover.evaluation import report
+from paintover.evaluation import report, scenes
 from paintover.evaluation.page import page
 from paintover.evaluation.ranking import ends, rank
 from paintover.evaluation.scenes import ROUND, Outcome, _compare, cases, run
@@ -109,6 +109,26 @@ def test_a_case_without_a_change_has_no_inside():
     assert row["cut"] is None
     assert row["edit"]["l1_inside"] is None
     assert row["edit"]["l1_outside"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("editor", "instruction", "source_prompt"),
+    [("instruct", "instruction", None), ("sdedit", "target_caption", None), ("mdp-noise", "target_caption", "caption")],
+)
+def test_an_editor_is_told_what_it_takes(editor, instruction, source_prompt, tiny_world, tiny_bundle, monkeypatch):
+    asked, edit_many = [], scenes.edit_many
+
+    def listening(orders, **kwargs):
+        for order in orders:
+            asked.append(order.request)
+            yield from edit_many([order], **kwargs)
+
+    monkeypatch.setattr(scenes, "edit_many", listening)
+    run(*tiny_world, model=str(tiny_bundle), editor=editor, count=1, **FAST)
+    case = _case(tiny_world, 0)
+    assert len({case.instruction, case.caption, case.target_caption}) == 3
+    assert asked[0].instruction == getattr(case, instruction)
+    assert asked[0].source_prompt == (getattr(case, source_prompt) if source_prompt else None)
 
 
 def test_it_goes_on_where_it_was_stopped(tiny_world, tiny_bundle, tmp_path):

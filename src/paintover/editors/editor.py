@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import JsonValue
 
@@ -85,7 +85,8 @@ class Editor(ABC, Generic[K]):
     """A named system: a short recipe of start, condition, steering and weights.
 
     `needs` is the capability that a bundle must have. `steps` is the default count of denoising steps; a bundle's own
-    recommendation goes before it, and the request's before both.
+    recommendation goes before it, and the request's before both. `told` is what it takes the request's words for: an
+    instruction (what should change) or a caption (of the picture that is wanted).
     """
 
     name: ClassVar[str]
@@ -93,6 +94,7 @@ class Editor(ABC, Generic[K]):
     paper: ClassVar[str]
     needs: ClassVar[str]
     steps: ClassVar[int] = 50
+    told: ClassVar[Literal["instruction", "caption"]] = "instruction"
     from_picture: ClassVar[bool] = True
     takes_source_prompt: ClassVar[bool] = False
     Knobs: type[K]

@@ -28,6 +28,7 @@ class Imagine(Editor[ImagineKnobs]):
     paper = "Classifier-free guidance (Ho & Salimans 2022)"
     needs = "text-to-image"
     steps = 50
+    told = "caption"
     from_picture = False
     Knobs = ImagineKnobs
 

@@ -37,6 +37,7 @@ class MDPNoise(Editor[MDPNoiseKnobs]):
     paper = "MDP (Wang et al. 2023), on DDIM inversion (Song et al. 2021)"
     needs = "text-to-image"
     steps = 50
+    told = "caption"
     takes_source_prompt = True
     Knobs = MDPNoiseKnobs
 

@@ -32,6 +32,7 @@ class SDEdit(Editor[SDEditKnobs]):
     paper = "SDEdit (Meng et al. 2022)"
     needs = "text-to-image"
     steps = 50
+    told = "caption"
     Knobs = SDEditKnobs
 
     def path(self, context: Context[SDEditKnobs], prepared: dict[str, Tensor]) -> Path:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from paintover import __version__
+from paintover.editors import registry
 from paintover.editors.order import Order, check, request_for, resolve
 from paintover.editors.run import edit_many
 from paintover.engine.cache import PrepareCache
@@ -40,7 +41,7 @@ ROUND = (*["remove", "replace", "recolour"] * 3, "add", "add", "place", "nothing
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One case: the pictures (uint8 HWC), what was said, and the errors of each method inside and outside the change."""
+    """One case: the pictures (uint8 HWC), its instruction, and the errors of each method inside and outside the change."""
 
     n: int
     kind: str
@@ -57,6 +58,13 @@ def cases(assets: Assets, count: int, seed: int, sides: tuple[float, float] = ed
     """The benchmark's cases: the n-th depends on seed, sides and n alone (and on whether there are photographs)."""
     for n in range(count):
         yield edits.make(ROUND[n % len(ROUND)], assets, np.random.default_rng([seed, n]), sides)
+
+
+def words(case: edits.Case, editor: str) -> dict[str, str]:
+    """The case in the words that the editor takes: the instruction, or a caption of the target (and one of the source)."""
+    recipe = registry.get(editor)
+    said = {"instruction": case.target_caption if recipe.told == "caption" else case.instruction}
+    return said | {"source_prompt": case.caption} if recipe.takes_source_prompt else said
 
 
 def run(
@@ -90,7 +98,7 @@ def run(
     pictures = [(_uint8(source), _uint8(target)) for source, target in (case.render(size) for case in chosen)]
     orders = [
         Order(
-            request_for(instruction=case.instruction, editor=editor, model=model, seed=n, steps=steps, knobs=knobs or {}),
+            request_for(**words(case, editor), editor=editor, model=model, seed=n, steps=steps, knobs=knobs or {}),
             picture=source,
         )
         for n, (case, (source, _)) in enumerate(zip(chosen, pictures, strict=True))
@@ -100,6 +108,7 @@ def run(
         "model": model,
         "fingerprint": bundle.fingerprint,
         "editor": editor,
+        "told": registry.get(editor).told,
         "knobs": request.knobs,
         "steps": request.steps,
         "size": size,
