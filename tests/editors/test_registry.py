@@ -40,6 +40,7 @@ def test_runs_and_says_how(name, order, photo, tiny_bundle):
     assert result.rgb_HWC.std() > 1
     assert set(result.request.knobs) == {info.name for info in knobs.describe(registry.get(name).Knobs)}
     assert len(result.request.model_fingerprint) == 64
+    assert (result.record["device"], result.record["dtype"]) == ("cpu", "float32")
     assert STEPS <= result.record["evaluations"] * 2 <= 2 * 5 * STEPS
 
 
@@ -112,6 +113,17 @@ def test_cancels_within_one_step(name, order, after):
     with pytest.raises(Cancelled):
         edit_one(asked)
     assert len(steps) == after
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_no_number_makes_no_picture(value, order, monkeypatch, tmp_path):
+    from paintover.models.denoiser import Denoiser
+
+    answer = Denoiser.__call__
+    monkeypatch.setattr(Denoiser, "__call__", lambda *args, **named: answer(*args, **named) * value)
+    with pytest.raises(ModelError, match="float32 on cpu"):
+        edit_one(replace(order("instruct"), out=tmp_path / "out.png"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cancelling_one_does_not_hurt_its_neighbour(order):

@@ -15,6 +15,7 @@ from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.editors.order import Checked, resolve
 from paintover.engine.cache import PrepareCache, cache_key
+from paintover.errors import ModelError
 from paintover.path.predict import Path
 from paintover.picture.geometry import Geometry
 from paintover.request import EditResult
@@ -70,10 +71,20 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
 
 
 def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
-    """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked."""
+    """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked.
+
+    Raises ModelError for latents that are not finite (an overflow in half precision, weights that are broken).
+    """
     walked = time.perf_counter()
     order, picture, request = work.checked.order, work.checked.picture, work.context.request
-    edited_hwC = _decode(work.context.bundle, latents_BCHW)
+    bundle = work.context.bundle
+    computed = {"device": str(bundle.denoiser.device), "dtype": str(bundle.denoiser.dtype).removeprefix("torch.")}
+    edited_hwC = _decode(bundle, latents_BCHW)
+    if not (latents_BCHW.isfinite().all() and np.isfinite(edited_hwC).all()):
+        raise ModelError(
+            f"the model's answer is not finite ({computed['dtype']} on {computed['device']}), so there is no picture; use "
+            "smaller guidance or other steps, or --device cpu, which computes in float32"
+        )
     record: dict[str, Any] = {}
     if picture is None or work.reconstruction_hwC is None:
         rgb_HWC, alpha_HW = np.rint(work.geometry.inverse(edited_hwC) * 255).astype(np.uint8), None
@@ -82,6 +93,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
             picture, edited_hwC, work.reconstruction_hwC, work.geometry, mask_HW=work.checked.mask_HW, preserve=request.preserve
         )
         rgb_HWC, alpha_HW, record = closed.rgb_HWC, closed.alpha_HW, dict(closed.record)
+    record |= computed
     record["evaluations"] = evaluations + work.context.spent.evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
     record["warnings"] = list(picture.warnings) if picture is not None else []
