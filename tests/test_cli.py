@@ -56,6 +56,7 @@ BAD = {
     "black mask": (["edit", "{photo}", "x", "--mask", "black.png"], "mask"),
     "unknown editor": (["edit", "{photo}", "x", "--editor", "sdedt"], "sdedit"),
     "unknown knob": (["edit", "{photo}", "x", "--strengh", "1"], "image_guidance"),
+    "unknown knob of an unknown editor": (["edit", "{photo}", "x", "--editor", "sdedt", "--strengh", "1"], "sdedit"),
     "another editor's knob": (["edit", "{photo}", "x", "--strength", "1"], "image_guidance"),
     "knob out of bounds": (["edit", "{photo}", "x", "--editor", "sdedit", "--strength", "1.5"], "0 to 1"),
     "knob of another kind": (["edit", "{photo}", "x", "--guidance", "high"], "a number"),

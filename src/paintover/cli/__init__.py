@@ -15,7 +15,7 @@ from paintover.cli import edit, about, train, evaluate  # isort: skip (this is t
 from paintover.cli.shared import app
 from paintover.editors import registry
 from paintover.editors.knobs import takes
-from paintover.errors import PaintoverError
+from paintover.errors import PaintoverError, RequestError
 
 __all__ = ["about", "app", "edit", "evaluate", "main", "train"]
 
@@ -59,7 +59,11 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
             given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
             given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
             name = given[-1] if given else registry.names()[0]
-        return f"there is no option {option}; {takes(name, registry.get(name).Knobs)}"
+        try:
+            editor = registry.get(name)
+        except RequestError as unknown:
+            return str(unknown)
+        return f"there is no option {option}; {takes(name, editor.Knobs)}"
     known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback is not None}
     known |= {str(info.name) for info in app.registered_groups}
     where = f"paintover {command} --help" if command in known else "paintover --help"
