@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from paintover.engine.engine import Engine, run
 from paintover.errors import Cancelled, ModelError, RequestError
 from paintover.models.denoiser import Denoiser
+from paintover.models.kept import KeptLinear, keep_text
 from paintover.path.guidance import classifier_free, dual, plain
 from paintover.path.predict import Condition, Path
 from paintover.path.schedule import Schedule
@@ -212,6 +214,24 @@ def test_what_rows_are_told_is_put_together_once(denoiser):
     engine.add(small_walk(0, 5))
     engine.run()
     assert len({id(tokens) for tokens, _ in seen}) == len({id(image) for _, image in seen}) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_and_values_are_made_once_in_a_run_and_let_go_after_it(denoiser, dtype, monkeypatch):
+    unet = copy.deepcopy(denoiser.unet).to(dtype).requires_grad_(False)
+    keep_text(unet)
+    kept = [module for module in unet.modules() if isinstance(module, KeptLinear)]
+    made, forward = [], torch.nn.Linear.forward
+
+    def counting(self, x):
+        if self in kept:
+            made.append(self)
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counting)
+    run(small_walk(0), Denoiser(unet, "epsilon", denoiser.alphas_cumprod))
+    assert len(made) == len(kept) > 4
+    assert not any(len(module._answers) for module in kept)
 
 
 def test_pooled_vectors_and_times_reach_their_rows():

@@ -59,6 +59,10 @@ def test_same_answers_with_the_text_seen_once(pair, monkeypatch):
     for tokens in (other, TOKENS, other):
         assert torch.equal(kept(X, 5, tokens).sample, plain(X, 5, tokens).sample)
     assert len(made) == 2 * layers
+    held = [module._answers for module in kept.modules() if isinstance(module, KeptLinear)]
+    assert {len(answers) for answers in held} == {2}
+    del other, tokens
+    assert {len(answers) for answers in held} == {1}
 
 
 @torch.no_grad()

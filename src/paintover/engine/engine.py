@@ -18,7 +18,10 @@ from paintover.path.report import Report
 
 
 class Denoise(Protocol):
-    """What the engine calls: noisy rows, each at its own timestep, to the noise in them (`models.denoiser.Denoiser`)."""
+    """What the engine calls: noisy rows, each at its own timestep, to the noise in them (`models.denoiser.Denoiser`).
+
+    Where it has a `dtype`, its tokens come in that, and in the same tensor at every step of the same conditions.
+    """
 
     def __call__(
         self, x_BCHW: Tensor, t_B: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor | None, image_BCHW: Tensor | None
@@ -171,7 +174,7 @@ class Engine:
     def _call(self, asked: list[Predict], told: dict[tuple[Condition, ...], Told]) -> Tensor:
         conditions = tuple(ask.condition for ask in asked)
         # The same conditions meet again at every step: what they say is put together once.
-        self._told[conditions] = tokens, pooled, image = told.get(conditions) or _put_together(conditions, asked[0].x_BCHW)
+        self._told[conditions] = tokens, pooled, image = told.get(conditions) or self._put_together(asked)
         x = torch.cat([ask.x_BCHW for ask in asked])
         t_B = torch.tensor([ask.t for ask in asked], device=x.device)
         began = time.perf_counter()
@@ -180,6 +183,18 @@ class Engine:
         self.counters.rows += len(asked)
         self.counters.calls += 1
         return eps
+
+    def _put_together(self, asked: list[Predict]) -> Told:
+        """What the rows are told, as batches. A row without a picture among rows with one gets zeros: they mean the same."""
+        conditions = [ask.condition for ask in asked]
+        # Cast here, once: the denoiser would cast at every step, and keys and values are kept by the tensor they are of.
+        tokens = torch.cat([c.tokens_BLD for c in conditions]).to(dtype=getattr(self.denoiser, "dtype", None))
+        pooled = [c.pooled_BD for c in conditions if c.pooled_BD is not None]
+        image = None
+        if any(c.image_BCHW is not None for c in conditions):
+            nothing = torch.zeros_like(asked[0].x_BCHW)
+            image = torch.cat([nothing if c.image_BCHW is None else c.image_BCHW for c in conditions])
+        return tokens, torch.cat(pooled) if pooled else None, image
 
 
 def run(
@@ -222,14 +237,3 @@ def _fail(job: Job, error: Exception) -> None:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def _put_together(conditions: tuple[Condition, ...], x_BCHW: Tensor) -> Told:
-    """What the rows are told, as batches. A row without a picture among rows with one gets zeros, which mean the same."""
-    tokens = torch.cat([c.tokens_BLD for c in conditions])
-    pooled = [c.pooled_BD for c in conditions if c.pooled_BD is not None]
-    image = None
-    if any(c.image_BCHW is not None for c in conditions):
-        nothing = torch.zeros_like(x_BCHW)
-        image = torch.cat([nothing if c.image_BCHW is None else c.image_BCHW for c in conditions])
-    return tokens, torch.cat(pooled) if pooled else None, image

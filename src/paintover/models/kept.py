@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
-
-_ROOM = 4  # calls of different rows that the engine may alternate between in one round
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class KeptLinear(nn.Linear):
-    """A linear layer that remembers its answers to the last few input tensors (the very objects, unchanged since).
+    """A linear layer that remembers its answer to an input tensor (the very object, unchanged since) while that lives.
 
     It forgets when its own weights change, and steps aside while gradients are recorded.
     """
@@ -19,19 +16,17 @@ class KeptLinear(nn.Linear):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.weight = linear.weight
-        self._answers: OrderedDict[int, tuple[Tensor, object, Tensor]] = OrderedDict()
+        self._answers = WeakTensorKeyDictionary()  # input: (what it and the weights were then, answer)
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or input.is_inference() or self.weight.is_inference():
             return super().forward(input)
         stamp = (input._version, self.weight.data_ptr(), self.weight._version, input.dtype)
-        kept = self._answers.get(id(input))
-        if kept is not None and kept[0] is input and kept[1] == stamp:
-            return kept[2]
+        kept = self._answers.get(input)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
         answer = super().forward(input)
-        self._answers[id(input)] = (input, stamp, answer)
-        if len(self._answers) > _ROOM:
-            self._answers.popitem(last=False)
+        self._answers[input] = stamp, answer
         return answer
 
 
