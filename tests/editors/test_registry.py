@@ -162,6 +162,45 @@ def test_the_second_edit_of_a_picture_finds_its_inversion(order):
     assert first.record["evaluations"] == other.record["evaluations"] == second.record["evaluations"] + 2 * STEPS
 
 
+def test_a_process_shares_one_cache_and_its_memory(order):
+    from paintover.engine.cache import shared
+
+    cache = shared()
+    first = edit_one(order("mdp-noise"))
+    assert (cache.hits, cache.misses) == (0, 2)
+    for path in cache.folder.rglob("*.entry"):
+        path.unlink()
+    second = edit_one(order("mdp-noise"))
+    assert (cache.hits, cache.misses) == (2, 2)
+    assert np.array_equal(first.rgb_HWC, second.rgb_HWC)
+
+
+def test_what_another_edition_prepared_is_not_used(order, monkeypatch):
+    import paintover
+    from paintover.engine.cache import shared
+
+    edit_one(order("mdp-noise"))
+    monkeypatch.setattr(paintover, "__version__", "0.0.0")
+    edit_one(order("mdp-noise"))
+    assert (shared().hits, shared().misses) == (0, 4)
+
+
+def test_the_codecs_picture_serves_every_type_of_the_denoiser(tiny_bundle, photo):
+    """The codec works in float32 always, so its half of the preparation is shared."""
+    import torch
+
+    from paintover.editors.order import check
+    from paintover.editors.work import begin
+    from paintover.engine.cache import PrepareCache
+    from paintover.models.bundle import load
+
+    cache = PrepareCache(max_bytes=0)
+    request = request_for(instruction="x", picture=str(photo), model=str(tiny_bundle), steps=2)
+    for dtype in (torch.float32, torch.bfloat16):
+        begin(check(Order(request)), load(tiny_bundle, "cpu", dtype), cache)
+    assert (cache.hits, cache.misses) == (1, 1)
+
+
 def test_the_source_prompt_matters_to_mdp_noise(order):
     one, other = (edit_one(order("mdp-noise", source_prompt=p, preserve=False)).rgb_HWC for p in ("a field", "the sea"))
     assert not np.array_equal(one, other)

@@ -108,11 +108,11 @@ def _together(orders: list[Order], cache: PrepareCache | None, device: str | Non
     if checked:
         # Only now: what is wrong with a request shows at once, without the seconds that torch and a model take.
         from paintover.editors.work import begin, finish
-        from paintover.engine.cache import PrepareCache
+        from paintover.engine.cache import shared
         from paintover.engine.engine import Engine
         from paintover.models.bundle import load
 
-        cache = cache or PrepareCache()
+        cache = cache or shared()
         engines: dict[str, Engine] = {}
         works = {}
         for n, one in checked.items():

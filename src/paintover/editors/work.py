@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import paintover
 from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.editors.order import Checked, resolve
@@ -51,10 +52,10 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     context: Context[Any] = Context(bundle, request, knobs, shape, None, order.on_step, order.cancelled)
     editor.check(context)
     about = {
+        "edition": paintover.__version__,  # another edition may prepare the same thing differently
         "picture": request.picture_sha256,
         "geometry": geometry.record(),
         "model": bundle.fingerprint,
-        "dtype": str(bundle.denoiser.dtype),
     }
     reconstruction = None
     if picture is not None:
@@ -64,7 +65,8 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     prepared: dict[str, Tensor] = {}
     depends = editor.prepared_from(context)
     if depends is not None:
-        prepared = cache.get(cache_key(**about, part=editor.name, of=depends), lambda: editor.prepare(context))
+        key = cache_key(**about, dtype=str(bundle.denoiser.dtype), part=editor.name, of=depends)
+        prepared = cache.get(key, lambda: editor.prepare(context))
         prepared = {name: tensor.to(context.device) for name, tensor in prepared.items()}
     path = editor.path(context, prepared)
     return Work(checked, context, path, geometry, reconstruction, began, time.perf_counter())

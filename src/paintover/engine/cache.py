@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ class PrepareCache:
     """
 
     def __init__(self, folder: str | Path | None = None, max_bytes: int = 4 << 30, memory_bytes: int = 256 << 20) -> None:
-        root = os.environ.get("PAINTOVER_CACHE") or Path.home() / ".cache" / "paintover"
-        self.folder = Path(folder) if folder is not None else Path(root) / "prepare"
+        self.folder = Path(folder) if folder is not None else _default_folder()
         self.max_bytes, self.memory_bytes = max_bytes, memory_bytes
         self.hits = self.misses = 0
         self._memory: OrderedDict[str, Tensors] = OrderedDict()
@@ -125,6 +125,20 @@ class PrepareCache:
             with contextlib.suppress(OSError):
                 stat = path.stat()
                 yield stat.st_mtime, stat.st_size, path
+
+
+def shared() -> PrepareCache:
+    """The cache of the default folder, one for the whole process: what is in its memory serves every edit."""
+    return _of(_default_folder())
+
+
+@lru_cache(maxsize=2)  # one is the rule; the folder changes where $PAINTOVER_CACHE is set anew
+def _of(folder: Path) -> PrepareCache:
+    return PrepareCache(folder)
+
+
+def _default_folder() -> Path:
+    return Path(os.environ.get("PAINTOVER_CACHE") or Path.home() / ".cache" / "paintover") / "prepare"
 
 
 def _bytes(tensors: Tensors) -> int:
