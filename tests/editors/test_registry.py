@@ -250,6 +250,7 @@ def test_windows_that_do_not_fit_are_refused_before_the_inversion(order):
         ({"instruction": "  "}, "instruction is empty"),
         ({"source_prompt": "a field"}, "mdp-noise"),
         ({"picture": None}, "name one"),
+        ({"mask": "mask.png", "preserve": False}, "no-preserve"),
         ({"references": [{"name": "image1", "path": "a.png"}]}, "references"),
     ],
 )

@@ -186,6 +186,9 @@ def test_mask(tmp_path: Path) -> None:
         found = picture.open_mask(source, (6, 9))
         assert found.dtype == np.float32
         assert (found == mask / 255).all()
+    ones = Image.fromarray(mask // 255)
+    for source in (ones, encoded(ones, "PNG"), encoded(ones.convert("RGB"), "PNG"), encoded(ones.convert("LA"), "PNG")):
+        assert (picture.open_mask(source, (6, 9)) == mask / 255).all()
     hidden = np.dstack([np.full((6, 9, 3), 255, np.uint8), mask])
     assert (picture.open_mask(hidden, (6, 9)) == mask / 255).all()
     with pytest.raises(RequestError, match=r"9 x 6 .* 6 x 9"):

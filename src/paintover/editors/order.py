@@ -101,6 +101,10 @@ def check(order: Order) -> Checked:
         transparent = picture.alpha_HW is not None and int(picture.alpha_HW.min()) < 255
         pictures.check_target(order.out, order.force, alpha=transparent)
     mask = order.mask if order.mask is not None else request.mask
+    if mask is not None and not request.preserve:
+        raise RequestError(
+            "a mask keeps what is outside of it, but preserve=False (--no-preserve) keeps nothing; leave one of them out"
+        )
     if mask is None:
         return Checked(order, editor, picture, None)
     mask_HW = pictures.open_mask(mask, picture.size_HW, order.limits)

@@ -79,7 +79,7 @@ def open(source: Source, limits: Limits = DEFAULT) -> Picture:
 def open_mask(source: Source, native_HW: tuple[int, int], limits: Limits = DEFAULT) -> NDArray[np.float32]:
     """A mask as float32 0..1 of shape `native_HW`: its brightness, white where the edit may go; transparent counts as black.
 
-    An integer mask whose largest value is 1 is read as 0 and 1. Raises PictureError as `open` does, and RequestError when
+    A mask whose largest value is 1 (of 255), as segmentations are kept, is read as 0 and 1. Raises PictureError as `open` does, and RequestError when
     its size (upright) is not the picture's.
     """
     if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and source.size and int(source.max()) == 1:
@@ -90,7 +90,8 @@ def open_mask(source: Source, native_HW: tuple[int, int], limits: Limits = DEFAU
         raise RequestError(
             f"the mask is {width} x {height} but the picture is {wanted_width} x {wanted_height}; give a mask of that size"
         )
-    grey = np.array(Image.fromarray(mask.rgb_HWC).convert("L"), dtype=np.float32) / np.float32(255)
+    grey = np.array(Image.fromarray(mask.rgb_HWC).convert("L"), dtype=np.float32)
+    grey /= np.float32(1 if grey.max() == 1 else 255)
     return grey if mask.alpha_HW is None else grey * mask.alpha_HW.astype(np.float32) / np.float32(255)
 
 
