@@ -7,6 +7,7 @@ import json
 import pytest
 
 from paintover import cli
+from paintover.editors import knobs, registry
 from paintover.training.recipe import Recipe, read
 
 SMALL = {"size": 16, "factor": 4, "blocks": "32,32", "batch": 2, "warmup": 1, "cooldown": 0, "checkpoint-every": 1}
@@ -46,6 +47,9 @@ def test_train_goes_on_and_becomes_a_bundle(train, tiny_world, text_folder, tmp_
     about = json.loads((bundle / "paintover.json").read_text())
     assert about["size"] == 16
     assert about["defaults"]["instruct"] == {"steps": 3, "guidance": 1.5, "image_guidance": 1.0}
+    assert set(about["defaults"]) == set(registry.names())  # their own defaults are for another kind of model
+    for name, recommended in about["defaults"].items():
+        knobs.read(name, registry.get(name).Knobs, {k: v for k, v in recommended.items() if k != "steps"})
 
 
 @pytest.mark.parametrize(
