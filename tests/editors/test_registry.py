@@ -15,6 +15,9 @@ from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 
 STEPS = 10
 EVERY = pytest.mark.parametrize("name", registry.names())
+# With the default knobs. instruct: three a step (dual guidance); sdedit: two at each of the last 6 steps; mdp-noise: one a step
+# for the inversion, one for the source's own path, two at the 5 steps outside of the window; imagine: two a step.
+EVALUATIONS = {"instruct": 3 * STEPS, "sdedit": 2 * 6, "mdp-noise": 2 * STEPS + 2 * 5, "imagine": 2 * STEPS}
 OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).from_picture])
 
 
@@ -41,7 +44,7 @@ def test_runs_and_says_how(name, order, photo, tiny_bundle):
     assert set(result.request.knobs) == {info.name for info in knobs.describe(registry.get(name).Knobs)}
     assert len(result.request.model_fingerprint) == 64
     assert (result.record["device"], result.record["dtype"]) == ("cpu", "float32")
-    assert STEPS <= result.record["evaluations"] * 2 <= 2 * 5 * STEPS
+    assert result.record["evaluations"] == EVALUATIONS[name]
 
 
 @EVERY
@@ -80,6 +83,8 @@ def test_every_knob_has_a_description_and_its_bounds_hold(name):
 def test_runs_at_its_bounds(name, bound, order):
     schema = registry.get(name).Knobs.model_json_schema()["properties"]
     extreme = {knob: about[bound] for knob, about in schema.items() if bound in about}
+    if "strength" in extreme:
+        extreme["strength"] = max(extreme["strength"], 1 / STEPS)  # less than one step is refused
     assert edit_one(order(name, knobs=extreme, preserve=False)).rgb_HWC.dtype == np.uint8
 
 
@@ -134,19 +139,20 @@ def test_cancelling_one_does_not_hurt_its_neighbour(order):
     assert np.abs(outcomes[1].rgb_HWC.astype(int) - alone).max() <= 1
 
 
-def test_a_batch_of_8_mixed_requests_equals_each_alone(order, tiny_bundle, tmp_path):
+@pytest.mark.parametrize("preserve", [True, False])
+def test_a_batch_of_8_mixed_requests_equals_each_alone(preserve, order, tmp_path):
     """To 1/255 after decoding, whatever the neighbours' editors, sizes, steps and knobs are."""
     wide = tmp_path / "wide.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 160, 3), dtype=np.uint8)).save(wide)
     orders = [
-        order("instruct", preserve=False),
-        order("instruct", "a cow", seed=5, preserve=False, knobs={"guidance": 1.0}),
-        order("sdedit", preserve=False, knobs={"strength": 0.3}),
-        order("sdedit", "snow", seed=2, preserve=False, knobs={"negative_prompt": "sun"}),
-        order("mdp-noise", preserve=False, source_prompt="a field"),
+        order("instruct", preserve=preserve),
+        order("instruct", "a cow", seed=5, preserve=preserve, knobs={"guidance": 1.0}),
+        order("sdedit", preserve=preserve, knobs={"strength": 0.3}),
+        order("sdedit", "snow", seed=2, preserve=preserve, knobs={"negative_prompt": "sun"}),
+        order("mdp-noise", preserve=preserve, source_prompt="a field"),
         order("imagine", "a cow", steps=5),
-        order("instruct", "a cow", picture=str(wide), preserve=False),
-        order("instruct", preserve=False, steps=3),
+        order("instruct", "a cow", picture=str(wide), preserve=preserve),
+        order("instruct", preserve=preserve, steps=3),
     ]
     alone = [edit_one(one) for one in orders]
     together = list(edit_many(orders, together=8))
@@ -214,11 +220,29 @@ def test_mdp_noise_that_copies_the_whole_source_path_does_not_hear_the_words(ord
     assert np.array_equal(one, other)
 
 
-def test_sdedit_without_strength_returns_the_codecs_picture(order, photo):
-    before = np.asarray(Image.open(photo)).astype(int)
-    after = edit_one(order("sdedit", knobs={"strength": 0.0}))
-    assert np.array_equal(after.rgb_HWC, before)
-    assert after.record["changed_fraction"] == 0
+@pytest.mark.parametrize("strength", [0.0, 0.099])
+def test_sdedit_of_less_than_one_step_is_refused(strength, order):
+    with pytest.raises(KnobError, match=r"strength of 0\.1 or more"):
+        edit_one(order("sdedit", knobs={"strength": strength}))
+    assert edit_one(order("sdedit", knobs={"strength": 0.1})).record["evaluations"] == 2
+
+
+@EVERY
+def test_words_that_are_not_read_to_their_end_are_told(name, order):
+    assert edit_one(order(name, "a cow")).record["warnings"] == []
+    [warning] = edit_one(order(name, "a cow " * 200)).record["warnings"]
+    assert registry.get(name).told in warning
+    assert "tokens" in warning
+
+
+@pytest.mark.parametrize("name", ["sdedit", "imagine"])
+def test_a_negative_prompt_without_effect_is_told(name, order):
+    without = edit_one(order(name, knobs={"guidance": 1.0}, preserve=False))
+    told = edit_one(order(name, knobs={"guidance": 1.0, "negative_prompt": "sun"}, preserve=False))
+    assert np.array_equal(without.rgb_HWC, told.rgb_HWC)
+    assert without.record["warnings"] == []
+    assert ["negative prompt" in warning for warning in told.record["warnings"]] == [True]
+    assert edit_one(order(name, knobs={"guidance": 2.0, "negative_prompt": "sun"})).record["warnings"] == []
 
 
 def test_an_editor_asks_for_a_bundle_that_can(order, tmp_path):

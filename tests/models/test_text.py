@@ -23,6 +23,18 @@ def test_clip_text_is_what_diffusers_tells_its_unet(tiny_bundle):
     torch.testing.assert_close(text.encode([""])[0], null[:1], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["text-to-image", "builtin"])
+def test_says_which_texts_are_cut(kind, tiny_bundle):
+    """A text is cut just where words at its end change nothing."""
+    text = load(tiny_bundle(kind), device="cpu").text
+    assert [text.cuts(words) for words in ("", "a cow", "a " * 500)] == [False, False, True]
+    fits = max(n for n in range(1, text.length + 1) if not text.cuts("a " * n))
+    last, beyond = text.encode(["a " * (fits - 1) + "b", "a " * fits])[0]
+    assert not torch.equal(last, beyond)
+    last, beyond = text.encode(["a " * fits + "b", "a " * (fits + 1)])[0]
+    assert torch.equal(last, beyond)
+
+
 @pytest.fixture(scope="module")
 def sentence(tiny_bundle):
     return load(tiny_bundle("builtin"), device="cpu").text

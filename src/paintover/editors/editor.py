@@ -103,6 +103,21 @@ class Editor(ABC, Generic[K]):
         """Raises KnobError for knobs that do not go together or with the steps; called before anything is computed."""
         return
 
+    def notes(self, context: Context[K]) -> list[str]:
+        """What is no error but may surprise: words that the model does not read to their end, or that have no effect."""
+        knobs, text = context.knobs.model_dump(), context.bundle.text
+        unwanted = knobs.get("negative_prompt")
+        request = context.request
+        said = {self.told: request.instruction, "source prompt": request.source_prompt, "negative prompt": unwanted}
+        notes = [
+            f"the {name} has more than the {text.length} tokens that the model reads; its end has no effect"
+            for name, words in said.items()
+            if words and text.cuts(words)
+        ]
+        if unwanted and knobs.get("guidance") == 1:
+            notes.append("the negative prompt has no effect at guidance 1; use more (or less) guidance")
+        return notes
+
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue] | None:
         """What `prepare` depends on beyond picture and model: the rest of the cache's key. None: nothing to prepare."""
         return None

@@ -98,7 +98,8 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
     record |= computed
     record["evaluations"] = evaluations + work.context.spent.evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
-    record["warnings"] = list(picture.warnings) if picture is not None else []
+    seen = picture.warnings if picture is not None else ()
+    record["warnings"] = [*seen, *work.checked.editor.notes(work.context)]
     record["seconds"] = {
         "prepare": round(work.prepared - work.began, 3),
         "walk": round(walked - work.prepared, 3),

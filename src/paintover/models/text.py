@@ -26,6 +26,9 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """B texts -> tokens_BLD and pooled_BD (None where the encoder makes none); float32, without gradients."""
 
+    def cuts(self, text: str) -> bool:
+        """Whether the text has more tokens than `length`, so that its end is not read."""
+
 
 class CLIPText:
     """Stable Diffusion's encoder: CLIP's last hidden states after the final layer norm, padded to 77 tokens, no pooled."""
@@ -42,6 +45,9 @@ class CLIPText:
         # No attention mask: Stable Diffusion was trained with its padding attended to.
         states_BLD = self.model(batch["input_ids"].to(self.model.device)).last_hidden_state
         return states_BLD.float(), None
+
+    def cuts(self, text: str) -> bool:
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) > self.length
 
 
 class SentenceText:
@@ -77,3 +83,6 @@ class SentenceText:
         mean_BD = states_BLD.sum(dim=1) / mask_BL1.sum(dim=1)
         pooled_BD = torch.nn.functional.normalize(mean_BD, dim=-1) * self.width**0.5
         return states_BLD * self.token_scale, pooled_BD
+
+    def cuts(self, text: str) -> bool:
+        return bool(self.tokenizer.encode(text).overflowing)
