@@ -79,8 +79,8 @@ def open(source: Source, limits: Limits = DEFAULT) -> Picture:
 def open_mask(source: Source, native_HW: tuple[int, int], limits: Limits = DEFAULT) -> NDArray[np.float32]:
     """A mask as float32 0..1 of shape `native_HW`: its brightness, white where the edit may go; transparent counts as black.
 
-    A mask whose largest value is 1 (of 255), as segmentations are kept, is read as 0 and 1. Raises PictureError as `open` does, and RequestError when
-    its size (upright) is not the picture's.
+    A mask whose largest value is 1 (of 255), as segmentations are kept, is read as 0 and 1. Raises PictureError as `open`
+    does, and RequestError when its size (upright) is not the picture's.
     """
     if isinstance(source, np.ndarray) and source.dtype.kind in "iu" and source.size and int(source.max()) == 1:
         source = source.astype(bool)
