@@ -6,13 +6,17 @@
 The bundle has random weights and Stable Diffusion's proportions in small: 77 tokens of width 768, a UNet of 64 to 256 channels.
 Both sides go from words and pixels to pixels: encode, walk with dual guidance (three evaluations a step), decode. They take
 turns, in alternating order, and medians are compared, so that a machine's other work falls on both. `cpu` is processor time,
-which other programs disturb less than `wall`. Then: eight mixed requests together in one engine, against the eight in turn.
+which other programs disturb less than `wall`. A third side, `edit_one`, is the same edit as a person asks for it: from a PNG's
+bytes, nothing of it cached yet, put back into the picture at the end; against `ours` it shows what that costs. Then: eight
+mixed requests together in one engine, against the eight in turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import io
+import itertools
 import json
 import platform
 import statistics
@@ -23,12 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import paintover.models.bundle as bundles
+from paintover.editors.order import Order, request_for
+from paintover.editors.run import edit_one
+from paintover.engine.cache import PrepareCache
 from paintover.engine.engine import Engine
 from paintover.models.bundle import Bundle
 from paintover.models.tiny import tiny
@@ -42,11 +51,11 @@ from paintover.path.walk import walk
 WORDS, SEED, TEXT, IMAGE = "replace the apple with a lemon", 7, 7.5, 1.5
 
 
-def make_bundle(folder: Path) -> Path:
+def make_bundle(folder: Path, size: int) -> Path:
     tiny(folder, kind="instruct")
     torch.manual_seed(0)
     UNet2DConditionModel(
-        sample_size=16,
+        sample_size=size // 8,
         in_channels=8,
         out_channels=4,
         block_out_channels=(64, 128, 256, 256),
@@ -114,14 +123,16 @@ def compare(runs: dict[str, list[dict[str, Any]]], ours: str, theirs: str) -> di
 
 
 def one_edit(folder: Path, size: int, steps: int, repeats: int) -> dict[str, Any]:
-    picture = torch.rand((1, 3, size, size), generator=torch.Generator().manual_seed(1))
+    rgb_HWC = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(rgb_HWC).save(png := io.BytesIO(), "png")
+    picture = torch.from_numpy(rgb_HWC).permute(2, 0, 1)[None] / 255
     shape = (1, 4, size // 8, size // 8)
     pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     bundle = bundles.load(folder, device="cpu")
     schedule = Schedule.from_config(bundle.scheduler_config)
     meters = {"ours": Meter(bundle.denoiser.unet), "diffusers": Meter(pipe.unet)}
-    loops: list[float] = []
+    edits = itertools.count()
 
     def theirs() -> tuple[Tensor, int, float]:
         draw = torch.Generator().manual_seed(SEED)
@@ -129,23 +140,37 @@ def one_edit(folder: Path, size: int, steps: int, repeats: int) -> dict[str, Any
         return pipe(WORDS, image=picture, output_type="pt", **asked).images, *meters["diffusers"].take()
 
     @torch.no_grad()
-    def ours() -> tuple[Tensor, int, float]:
+    def ours() -> tuple[Tensor, int, float, float]:
         guided = dual(*told(bundle, picture), TEXT, IMAGE)
         engine = Engine(bundle.denoiser)
         began = time.perf_counter()
         latents = engine.result(engine.add(walk(noise(SEED, shape), schedule.ddim(steps), guided)))
-        loops.append((time.perf_counter() - began) / engine.counters.seconds - 1)
+        loop = time.perf_counter() - began
         pixels = bundle.codec.decode(latents)
-        return (pixels / 2 + 0.5).clamp(0, 1), *meters["ours"].take()
+        return (pixels / 2 + 0.5).clamp(0, 1), *meters["ours"].take(), loop
 
-    runs = alternate(repeats, ours=ours, diffusers=theirs)
-    (a, rows_a, _), (b, rows_b, _) = (runs[name][-1]["result"] for name in ("ours", "diffusers"))
+    def whole() -> tuple[dict[str, Any], int, float]:
+        words = f"{WORDS} {next(edits)}"  # words that were read once are remembered
+        asked = {"knobs": {"guidance": TEXT, "image_guidance": IMAGE}, "steps": steps, "seed": SEED, "model": str(folder)}
+        with tempfile.TemporaryDirectory() as fresh:
+            result = edit_one(
+                Order(request_for(instruction=words, **asked), png.getvalue()), PrepareCache(Path(fresh)), device="cpu"
+            )
+        return result.record, *meters["ours"].take()
+
+    runs = alternate(repeats, ours=ours, diffusers=theirs, edit_one=whole)
+    last = {name: taken[-1]["result"] for name, taken in runs.items()}
     inside = {name: [run["result"][2] for run in runs[name]] for name in runs}
+    loops = [run["result"][3] / run["result"][2] - 1 for run in runs["ours"]]
+    records = [run["result"][0]["seconds"] for run in runs["edit_one"]]
+    parts = {part: round(statistics.median(record[part] for record in records), 4) for part in records[0]}
+    a, b = last["ours"][0], last["diffusers"][0]
     return {
-        "evaluations": {"ours": rows_a, "diffusers": rows_b},
+        "evaluations": {name: result[1] for name, result in last.items()},
         **compare(runs, "ours", "diffusers"),
         "unet_seconds": {name: round(statistics.median(seconds), 4) for name, seconds in inside.items()},
-        "loop_over_denoiser_calls": round(statistics.median(loops), 5),
+        "loop_over_unet": round(statistics.median(loops), 5),
+        "edit_one": {**compare(runs, "edit_one", "ours"), "parts": parts},
         "largest_pixel_difference": float(f"{(a - b).abs().max().item():.2g}"),
     }
 
@@ -184,15 +209,15 @@ def eight(folder: Path, size: int, steps: int, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=128, help="width and height of the picture in pixels")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--size", type=int, default=128, help="width and height of the picture, a multiple of 64")
+    parser.add_argument("--steps", type=int, default=10, help="3 or more")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
-        made = make_bundle(Path(folder))
+        made = make_bundle(Path(folder), asked.size)
         figures = {
             "date": datetime.date.today().isoformat(),
             "machine": f"{platform.machine()}, {asked.threads} threads",
