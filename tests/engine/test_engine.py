@@ -178,7 +178,13 @@ def test_a_fault_of_the_denoiser_hits_only_whose_rows_cause_it(denoiser):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("can't allocate memory"),
+        RuntimeError("MPS backend Out of Memory (allocated: 17.9 GB)"),
+        MemoryError(),
+    ],
 )
 def test_out_of_memory_is_met_with_smaller_calls(denoiser, error):
     def fault(x: Tensor) -> None:

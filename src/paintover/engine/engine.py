@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from paintover.engine.memory import out_of_memory
 from paintover.errors import Cancelled, RequestError
 from paintover.path.predict import Condition, Path, Predict
 from paintover.path.report import Report
@@ -152,7 +153,7 @@ class Engine:
                 row.answers[row.k] = answer
             return
         jobs = list(dict.fromkeys(row.job for row in rows))
-        if _out_of_memory(failure):
+        if out_of_memory(failure):
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -233,7 +234,3 @@ def _fail(job: Job, error: Exception) -> None:
     if not job.done:
         job.error, job.asked, job.done = error, (), True
         job.path.close()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
