@@ -317,6 +317,25 @@ def test_an_editor_of_ones_own_runs_under_its_own_name_only(order, monkeypatch):
         registry.add(Mine())
 
 
+def test_what_a_format_has_no_room_for_is_noticed_before_any_model_is_loaded(order, photo, tmp_path, monkeypatch):
+    from paintover.models import bundle
+
+    monkeypatch.setattr(bundle, "load", lambda *args, **named: pytest.fail("loaded a model"))
+    described = Image.open(photo)
+    described.getexif()[0x010E] = "long " * 20_000
+    endless = order("sdedit", "\U0001f600" * 4000, knobs={"negative_prompt": "\U0001f600" * 2000})
+    imagined = order("imagine", "\U0001f600" * 4000, knobs={"negative_prompt": "\U0001f600" * 2000})
+    wide = Image.new("RGB", (16_400, 2))
+    for asked, name, says in (
+        (replace(order("instruct"), picture=described), "out.jpg", "EXIF"),
+        (endless, "out.jpg", "too long"),
+        (imagined, "out.jpg", "too long"),
+        (replace(order("instruct"), picture=wide), "out.webp", "16383"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            edit_one(replace(asked, out=tmp_path / name))
+
+
 def test_a_jpeg_takes_an_alpha_channel_that_hides_nothing(order, photo, tmp_path):
     for alpha, name in ((255, "opaque.jpg"), (254, "clear.jpg")):
         picture = Image.open(photo).convert("RGB")

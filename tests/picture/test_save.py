@@ -44,6 +44,15 @@ def test_provenance_and_made_with_ai(tmp_path: Path, name: str) -> None:
         picture.read_provenance(path)
 
 
+def test_what_the_encoder_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **named: Any) -> None:
+        raise ValueError("no room")
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    with pytest.raises(RequestError, match=r"a\.png: cannot be written as PNG \(no room\)"):
+        picture.save(tmp_path / "a.png", PIXELS)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 MOST_CHARACTERS = 4000  # no text encoder here reads that many, and every output file carries them
+RECORD_CHARACTERS = 3000  # what the model's part of the provenance takes, generously
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,13 +94,15 @@ def check(order: Order) -> Checked:
             raise RequestError(
                 f"{editor.name} makes a picture from words alone; leave picture and mask out (paintover {editor.name})"
             )
+        _check_room(order, None)
         return Checked(order, editor, None, None)
     if source is None:
         raise RequestError(f"{editor.name} edits a picture; name one")
     picture = pictures.open(source, order.limits)
     if order.out is not None:
         transparent = picture.alpha_HW is not None and int(picture.alpha_HW.min()) < 255
-        pictures.check_target(order.out, order.force, alpha=transparent)
+        pictures.check_target(order.out, order.force, transparent, picture.size_HW)
+    _check_room(order, picture.metadata)
     mask = order.mask if order.mask is not None else request.mask
     if mask is not None and not request.preserve:
         raise RequestError(
@@ -111,6 +114,12 @@ def check(order: Order) -> Checked:
     if not mask_HW.any():
         raise RequestError("the mask is black everywhere, so nothing may change; paint white where the edit belongs")
     return Checked(order, editor, picture, mask_HW)
+
+
+def _check_room(order: Order, metadata: pictures.Metadata | None) -> None:
+    if order.out is not None:
+        provenance = {"request": order.request.model_dump(mode="json"), "record": " " * RECORD_CHARACTERS}
+        pictures.check_words(order.out, metadata, provenance, order.keep_location)
 
 
 def _check_text(name: str, text: str) -> None:

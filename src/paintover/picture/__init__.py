@@ -6,7 +6,7 @@ from paintover.picture.limits import Limits
 from paintover.picture.metadata import Metadata
 from paintover.picture.open import Picture, open, open_mask
 from paintover.picture.provenance import read as read_provenance
-from paintover.picture.save import check_target, save
+from paintover.picture.save import check_target, check_words, save
 
 __all__ = [
     "Closed",
@@ -15,6 +15,7 @@ __all__ = [
     "Metadata",
     "Picture",
     "check_target",
+    "check_words",
     "close",
     "open",
     "open_mask",

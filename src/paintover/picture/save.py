@@ -25,7 +25,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": None},  # Pillow's compressing TIFF writer cannot hold the EXIF directories
 }
 _XMP_TAG = 700
-_JPEG_XMP_BYTES = 65_000  # one APP1 segment
+_JPEG_BYTES = 65_000  # of EXIF, and of XMP: one APP1 segment each
+_MOST_SIDE = {"WEBP": 16_383, "JPEG": 65_500}
 
 
 class Pixels(Protocol):
@@ -37,11 +38,13 @@ class Pixels(Protocol):
     def alpha_HW(self) -> NDArray[Any] | None: ...
 
 
-def check_target(path: str | os.PathLike[str], force: bool = False, alpha: bool = False) -> Path:
-    """The path, if a picture (with transparency, if `alpha`) can be written there; to be called before any model work.
+def check_target(
+    path: str | os.PathLike[str], force: bool = False, alpha: bool = False, size_HW: tuple[int, int] = (1, 1)
+) -> Path:
+    """The path, if a picture (of that size; with transparency, if `alpha`) can be written there; for before any model work.
 
-    Raises RequestError for an unknown suffix, a JPEG that should hold transparency, a missing or unwritable folder, a
-    folder or device in the place of the file, and a file that exists unless `force`.
+    Raises RequestError for an unknown suffix, a JPEG that should hold transparency, a side longer than the format can hold, a
+    missing or unwritable folder, a folder or device in the place of the file, and a file that exists unless `force`.
     """
     target = Path(path)
     suffix = target.suffix.lower()
@@ -49,6 +52,9 @@ def check_target(path: str | os.PathLike[str], force: bool = False, alpha: bool 
         raise RequestError(f"{target}: cannot write {suffix or 'a file without a suffix'}; use one of {', '.join(_FORMATS)}")
     if alpha and _FORMATS[suffix] == "JPEG":
         raise RequestError(f"{target}: JPEG holds no transparency and the picture has some; use .png, .webp or .tiff")
+    side = max(size_HW)
+    if side > (most := _MOST_SIDE.get(_FORMATS[suffix], side)):
+        raise RequestError(f"{target}: {suffix} holds up to {most} pixels a side, the picture has {side}; use .png or .tiff")
     try:
         if not target.parent.is_dir():
             raise RequestError(f"{target}: the folder {target.parent} does not exist; make it or choose another")
@@ -67,6 +73,15 @@ def check_target(path: str | os.PathLike[str], force: bool = False, alpha: bool 
     return target
 
 
+def check_words(
+    path: str | os.PathLike[str], metadata: Metadata | None, provenance: dict[str, Any], keep_location: bool = False
+) -> None:
+    """Raises RequestError where the format has no room for what goes with the pixels; to be called before any model work."""
+    target = Path(path)
+    kind = _FORMATS[target.suffix.lower()]
+    _encoded(Image.new("RGB", (1, 1)), kind, target, _options(kind, target, metadata, provenance, keep_location))
+
+
 def save(
     path: str | os.PathLike[str],
     pixels: Pixels | NDArray[Any],
@@ -81,7 +96,7 @@ def save(
     `metadata` is that of the picture which was edited, None for one made from words: its colour profile, resolution and EXIF go
     into the file, the GPS position only with `keep_location`. `provenance` is JSON, found again by `provenance.read`, and marks
     the file as made with AI. The old file, if any, stays whole until the new one is on the disk. Raises RequestError as
-    `check_target` does, and when the provenance is too long for a JPEG.
+    `check_target` does, and when EXIF or provenance are too long for a JPEG.
     """
     if isinstance(pixels, np.ndarray):
         rgb_HWC, alpha_HW = pixels[:, :, :3], pixels[:, :, 3] if pixels.shape[2] == 4 else None
@@ -89,16 +104,25 @@ def save(
         rgb_HWC, alpha_HW = pixels.rgb_HWC, pixels.alpha_HW
     if rgb_HWC.dtype != np.uint8:
         raise ValueError(f"pixels to save must be uint8, not {rgb_HWC.dtype}")
-    target = check_target(path, force, alpha=alpha_HW is not None and int(alpha_HW.min()) < 255)
+    alpha = alpha_HW is not None and int(alpha_HW.min()) < 255
+    target = check_target(path, force, alpha, (rgb_HWC.shape[0], rgb_HWC.shape[1]))
     kind = _FORMATS[target.suffix.lower()]
     if alpha_HW is None or kind == "JPEG":
         image = Image.fromarray(np.ascontiguousarray(rgb_HWC))
     else:
         image = Image.fromarray(np.dstack([rgb_HWC, alpha_HW]))
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **_options(kind, target, metadata, provenance, keep_location))
-    _replace(target, buffer.getbuffer())
+    encoded = _encoded(image, kind, target, _options(kind, target, metadata, provenance, keep_location))
+    _replace(target, encoded)
     return target
+
+
+def _encoded(image: Image.Image, kind: str, target: Path, options: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, kind, **options)
+    except Exception as error:  # Pillow's encoders raise almost anything where a format has no room
+        raise RequestError(f"{target}: cannot be written as {kind} ({_reason(error)}); use another format") from None
+    return buffer.getbuffer()
 
 
 def _options(
@@ -110,6 +134,8 @@ def _options(
         exif = exif_to_write(metadata.exif, keep_location=keep_location) if metadata.exif else None
         found = {"icc_profile": metadata.icc, "dpi": metadata.dpi, "exif": exif}
         options |= {key: value for key, value in found.items() if value}
+        if kind == "JPEG" and exif is not None and len(exif) > _JPEG_BYTES:
+            raise RequestError(f"{target}: the picture's EXIF is too long to be kept in a JPEG; use .png or .webp")
     if provenance is not None:
         packet = words.to_xmp(provenance, composite=metadata is not None)
         if kind == "PNG":
@@ -121,7 +147,7 @@ def _options(
             tags.load(options.get("exif", b""))
             tags[_XMP_TAG] = packet
             options["exif"] = tags
-        elif kind == "JPEG" and len(packet) > _JPEG_XMP_BYTES:
+        elif kind == "JPEG" and len(packet) > _JPEG_BYTES:
             raise RequestError(f"{target}: the request is too long to be kept in a JPEG; use .png or .webp")
         else:
             options["xmp"] = packet
@@ -154,7 +180,7 @@ def _replace(target: Path, data: memoryview) -> None:
 
 def _temporary(target: Path) -> Path:
     """A hidden name beside the target: the same disk, so that the rename is one step."""
-    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.tmp")  # 40 characters: up to 160 of 255 bytes
 
 
 def _reason(error: Exception) -> str:
