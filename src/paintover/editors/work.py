@@ -16,6 +16,7 @@ from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.editors.order import Checked, resolve
 from paintover.engine.cache import PrepareCache, cache_key
+from paintover.engine.memory import enough_memory
 from paintover.errors import ModelError
 from paintover.path.predict import Path
 from paintover.picture.geometry import Geometry
@@ -38,6 +39,7 @@ class Work:
     prepared: float
 
 
+@enough_memory("the edit was prepared")
 def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     """Encodes the picture and prepares the editor, each from the cache where it is known. Raises PaintoverError."""
     began = time.perf_counter()
@@ -72,6 +74,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     return Work(checked, context, path, geometry, reconstruction, began, time.perf_counter())
 
 
+@enough_memory("the edit was put into the picture")
 def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
     """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked.
 
