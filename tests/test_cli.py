@@ -76,6 +76,7 @@ BAD = {
     "imagine as an editor": (["edit", "{photo}", "x", "--editor", "imagine"], "words alone"),
     "redo of a stranger": (["redo", "{photo}"], "provenance"),
     "show of a stranger": (["show", "{photo}"], "provenance"),
+    "show over a limit": (["show", "{photo}", "--max-pixels", "100"], "limit of 100 pixels"),
     "show of nothing": (["show", "missing.png"], "missing.png"),
     "batch without jobs": (["batch", "missing.jsonl", "--out", "folder"], "missing.jsonl"),
     "unknown command": (["paint"], "paint"),

@@ -111,6 +111,19 @@ def test_an_output_of_another_request_is_not_taken_for_done(changed, jobs, tmp_p
     assert paintover.batch(jobs(again), out, force=True).done == 1
 
 
+def test_what_is_done_already_is_read_within_the_limits_that_were_given(jobs, tmp_path, monkeypatch):
+    from paintover.editors import batch
+
+    asked = []
+    request_in = batch.request_in
+    monkeypatch.setattr(batch, "request_in", lambda path, *limits: asked.extend(limits) or request_in(path, *limits))
+    limits = paintover.Limits(max_pixels=200_000_000)
+    path = jobs({"instruction": "night"})
+    paintover.batch(path, tmp_path / "out", limits=limits)
+    assert paintover.batch(path, tmp_path / "out", limits=limits).skipped == 1
+    assert asked == [limits]
+
+
 def test_an_unreadable_file_of_jobs(tmp_path):
     with pytest.raises(RequestError, match=r"missing\.jsonl"):
         paintover.batch(tmp_path / "missing.jsonl", tmp_path / "out")
@@ -125,3 +138,22 @@ def test_a_fault_of_ours_is_told_from_bad_input(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(Denoiser, "__call__", broken)
     report = paintover.batch(jobs({"instruction": "night"}, {"instruction": ""}), tmp_path / "out")
     assert (report.failed, report.failed_by_us) == (2, 1)
+
+
+def test_hostile_lines_stop_nobody(jobs, tmp_path):
+    path = jobs(*({"instruction": "x", "out": out} for out in ("n" * 300 + ".png", "\ud800.png", "good.png")))
+    report = paintover.batch(path, tmp_path / "out")
+    assert (report.done, report.failed, report.failed_by_us) == (1, 2, 0)
+
+
+def test_lines_end_at_line_feeds_only_and_a_byte_order_mark_is_no_part_of_them(jobs, tmp_path):
+    path = jobs({"instruction": "LINES"})
+    path.write_text("\ufeff" + path.read_text().replace("LINES", "one\u2028two\x85three") + "\r\n", encoding="utf-8")
+    report = paintover.batch(path, tmp_path / "out")
+    assert (report.done, report.failed) == (1, 0)
+
+
+def test_results_of_two_batches_at_once_are_whole_lines(jobs, tmp_path):
+    path = jobs({"instruction": "x"}, {"instruction": "y"})
+    paintover.batch(path, tmp_path / "out", on_line=lambda line: line.line == 1 and paintover.batch(path, tmp_path / "out"))
+    assert [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]

@@ -153,11 +153,14 @@ def show(
     *,
     made: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture that paintover wrote.")],
     as_json: AsJson = False,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    max_frames: MaxFrames = None,
 ) -> None:
     """Show how a picture was made."""
     from paintover.picture.provenance import read
 
-    found = read(made)
+    found = read(made, limits_of(max_pixels, max_bytes, max_frames))
     if as_json:
         print_json(found)
         return

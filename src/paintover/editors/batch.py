@@ -157,7 +157,7 @@ def _made_before(order: Order, device: str | None) -> bool:
     if not order.out.exists():
         return False
     try:
-        before = request_in(order.out)
+        before = request_in(order.out, order.limits)
     except PictureError:
         return False  # not ours: `check` will refuse to overwrite it
     checked = check(replace(order, out=None))
