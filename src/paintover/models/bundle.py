@@ -18,6 +18,7 @@ from paintover.models.description import Card, Description, describe
 from paintover.models.files import fingerprint, read_json, signature, weights
 from paintover.models.kept import keep_text
 from paintover.models.listing import BUILTIN, list_bundles
+from paintover.models.noise import alphas_cumprod
 from paintover.models.quiet import quiet
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
 
@@ -148,7 +149,6 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
 
 def _load_denoiser(description: Description, scale: float, device: torch.device, dtype: torch.dtype) -> Denoiser:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from safetensors.torch import load_file
 
     folder = description.folder
@@ -160,9 +160,8 @@ def _load_denoiser(description: Description, scale: float, device: torch.device,
     unet.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
     unet.eval().requires_grad_(False)
     keep_text(unet)
-    constants = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    alphas_cumprod = DDIMScheduler.from_config({**constants, **description.scheduler_config}).alphas_cumprod
-    return Denoiser(unet, description.prediction, alphas_cumprod, codec_scale=scale)  # type: ignore[arg-type]
+    abar = alphas_cumprod(description.scheduler_config)
+    return Denoiser(unet, description.prediction, abar, codec_scale=scale)  # type: ignore[arg-type]
 
 
 def _load_codec(description: Description, device: torch.device) -> Codec:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from paintover.errors import ModelError, RequestError
+from paintover.models.noise import alphas_cumprod
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Schedule:
                 raise ModelError(
                     f"scheduler_config.json sets {key}, which paintover does not walk; use a bundle where it is false"
                 )
-        abar = _alphas_cumprod(config)
+        abar = alphas_cumprod(config)
         return Schedule(
             alphas_cumprod=tuple(abar.tolist()),
             final_alpha=1.0 if config.get("set_alpha_to_one", False) else abar[0].item(),
@@ -119,23 +120,3 @@ class Schedule:
                 f"{steps} steps with offset {self.offset} reach timestep {times[0]} of {count}; ask for fewer steps"
             )
         return times
-
-
-def _alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
-    """alpha_bar in float64 from the betas that a scheduler config describes."""
-    count = config.get("num_train_timesteps", 1000)
-    first, last = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
-    kind = config.get("beta_schedule", "scaled_linear")
-    if config.get("trained_betas") is not None:
-        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
-    elif kind == "scaled_linear":
-        betas = torch.linspace(first**0.5, last**0.5, count, dtype=torch.float64) ** 2
-    elif kind == "linear":
-        betas = torch.linspace(first, last, count, dtype=torch.float64)
-    elif kind == "squaredcos_cap_v2":
-        edge = torch.arange(count + 1, dtype=torch.float64) / count
-        level = torch.cos((edge + 0.008) / 1.008 * math.pi / 2) ** 2
-        betas = (1 - level[1:] / level[:-1]).clamp(max=0.999)
-    else:
-        raise ModelError(f"beta_schedule is {kind!r}; expected scaled_linear, linear, squaredcos_cap_v2 or trained_betas")
-    return torch.cumprod(1 - betas, dim=0)
