@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -68,9 +69,10 @@ def batch(
     """
     jobs, out = Path(jobs), Path(out)
     try:
-        texts = jobs.read_text(encoding="utf-8").splitlines()
+        texts = jobs.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON may hold other line ends, as U+2028
         out.mkdir(parents=True, exist_ok=True)
-        results = (out / "results.jsonl").open("w", encoding="utf-8")
+        (out / "results.jsonl").write_text("")
+        results = (out / "results.jsonl").open("a", encoding="utf-8")  # appending: lines of two batches at once stay whole
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"{jobs} into {out}: {reason}; name a text file of jobs and a folder for the pictures") from None
@@ -154,7 +156,7 @@ def _chunk(chunk: list[tuple[int, Order | Exception]], cache: PrepareCache | Non
 def _made_before(order: Order, device: str | None) -> bool:
     """Whether the output is there and came of this very request, by the same model, from the same picture and mask."""
     assert order.out is not None
-    if not order.out.exists():
+    if not os.path.exists(order.out):
         return False
     try:
         before = request_in(order.out, order.limits)
