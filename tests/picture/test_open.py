@@ -89,6 +89,20 @@ def test_sources_agree() -> None:
         assert len(opened.sha256) == 64
 
 
+def test_pictures_in_memory_that_look_different_have_different_digests() -> None:
+    first = Image.fromarray(random_pixels(7, 11, 1)[:, :, 0]).convert("P")
+    second, turned = first.copy(), first.copy()
+    second.putpalette([200] * 768)
+    turned.getexif()[0x0112] = 3
+    assert len({picture.open(image).sha256 for image in (first, second, turned)}) == 3
+    assert picture.open(first).sha256 == picture.open(first.copy()).sha256
+
+
+def test_a_limit_beyond_all_memory_is_no_limit(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert picture.open(tmp_path / "a.png", Limits(max_bytes=10**30)).size_HW == (4, 4)
+
+
 def test_animation_gives_the_first_frame_and_a_warning() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     for kind in ("GIF", "PNG", "WEBP"):

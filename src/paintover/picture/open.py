@@ -27,8 +27,8 @@ class Picture:
 
     `rgb_HWC` is uint8 sRGB, `alpha_HW` uint8 or None (straight, not premultiplied). `native_rgb_HWC` holds the same pixels
     in the file's own colour space when it carries an RGB profile other than sRGB, and is None otherwise: from these,
-    untouched pixels are given back. `sha256` is that of the file's bytes. `name` is for messages.
-    The output has 8 bits a channel: of a 16-bit file, "untouched" means equal to its 8-bit rounding.
+    untouched pixels are given back. `sha256` is that of the file's bytes, or of the pixels where there is no file.
+    `name` is for messages. The output has 8 bits a channel: of a 16-bit file, "untouched" means equal to its 8-bit rounding.
     """
 
     rgb_HWC: NDArray[np.uint8]
@@ -73,6 +73,8 @@ def open(source: Source, limits: Limits = DEFAULT) -> Picture:
     usable_icc = icc if pixels.mode == "RGB" and not colour_notes else None
     metadata = Metadata(format=image.format, mode=image.mode, icc=usable_icc, exif=exif, dpi=read_dpi(image))
     warnings = (*notes, *exif_notes, *mode_notes, *colour_notes)
+    if sha256 is None:  # of the pixels as they are seen: palette, profile and orientation have their part in them
+        sha256 = _digest(f"{image.mode} {rgb_HWC.shape}", rgb_HWC, alpha_HW, native_HWC)
     return Picture(rgb_HWC, alpha_HW, sha256, metadata, warnings, native_HWC, name)
 
 
@@ -95,12 +97,12 @@ def open_mask(source: Source, native_HW: tuple[int, int], limits: Limits = DEFAU
     return grey if mask.alpha_HW is None else grey * mask.alpha_HW.astype(np.float32) / np.float32(255)
 
 
-def _image_of(source: Any, limits: Limits) -> tuple[Image.Image, str, str]:
-    """A Pillow image within the limits, its name for messages, and the digest of what it came from."""
+def _image_of(source: Any, limits: Limits) -> tuple[Image.Image, str, str | None]:
+    """A Pillow image within the limits, its name for messages, and the digest of the file, if it came from one."""
     if isinstance(source, Image.Image):
         check_size(*source.size, "the picture", limits)
         decode(source, "the picture", limits)
-        return source, "the picture", _digest(source.tobytes(), f"{source.mode} {source.size}")
+        return source, "the picture", None
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), "the picture"
         if not data:
@@ -136,10 +138,11 @@ def _from_array(array: NDArray[Any], limits: Limits) -> Picture:
         )
     rgb_HWC = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[:, :, :3])
     alpha_HW = np.ascontiguousarray(pixels[:, :, 3]) if pixels.shape[2] == 4 else None
-    return Picture(
-        rgb_HWC, alpha_HW, _digest(np.ascontiguousarray(array).tobytes(), f"{array.dtype} {shape}"), name="the array"
-    )
+    return Picture(rgb_HWC, alpha_HW, _digest(f"{array.dtype} {shape}", array), name="the array")
 
 
-def _digest(data: bytes, kind: str) -> str:
-    return hashlib.sha256(kind.encode() + b"\0" + data).hexdigest()
+def _digest(kind: str, *planes: NDArray[Any] | None) -> str:
+    digest = hashlib.sha256(kind.encode() + b"\0")
+    for plane in planes:
+        digest.update(b"" if plane is None else np.ascontiguousarray(plane).tobytes())
+    return digest.hexdigest()

@@ -34,9 +34,11 @@ def read_bytes(path: Path, limits: Limits) -> bytes:
         raise PictureError(f"{path}: cannot be read ({_reason(error)}); give the path of a readable picture") from None
     try:
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
                 raise PictureError(f"{path}: not a regular file; give the path of a picture")
-            data = file.read(limits.max_bytes + 1)
+            # No more than the file is long: Python sets aside at once what it is asked to read at most.
+            data = file.read(min(about.st_size, limits.max_bytes) + 1)
     except (OSError, MemoryError) as error:
         raise PictureError(f"{path}: cannot be read ({_reason(error)}); give the path of a readable picture") from None
     if not data:
