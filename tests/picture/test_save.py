@@ -84,6 +84,9 @@ def test_hostile_provenance_is_damaged_not_obeyed(tmp_path: Path) -> None:
         entity,
         b'<x xmlns:p="urn:paintover:1"><p:request>{',
         b'<x xmlns:p="urn:paintover:1"><p:request>[1]</p:request></x>',
+        b'<x xmlns:p="urn:paintover:1"><p:request>{"seed":NaN}</p:request></x>',
+        b'<?xml version="1.0" encoding="utf-7"?><x xmlns:p="urn:paintover:1"/>',
+        b'<?xml version="1.0" encoding="no-such"?><x xmlns:p="urn:paintover:1"/>',
     ):
         Image.new("RGB", (4, 4)).save(tmp_path / "a.webp", xmp=packet)
         with pytest.raises(PictureError, match="damaged"):
@@ -120,6 +123,27 @@ def picture_icc() -> bytes:
     from PIL import ImageCms
 
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.webp", 16_384), ("a.jpg", 65_501)])
+def test_a_side_longer_than_the_format_can_hold_is_refused(tmp_path: Path, name: str, side: int) -> None:
+    with pytest.raises(RequestError, match="pixels a side"):
+        picture.check_target(tmp_path / name, size_HW=(side, 1))
+    picture.save(tmp_path / name, np.zeros((1, side - 1, 3), np.uint8))
+    picture.save(tmp_path / "a.png", np.zeros((1, side, 3), np.uint8))
+
+
+def test_exif_too_long_for_a_jpeg_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "long " * 20_000
+    metadata = Metadata(exif=exif.tobytes())
+    with pytest.raises(RequestError, match="EXIF"):
+        picture.save(tmp_path / "a.jpg", PIXELS[:, :, :3], metadata)
+    picture.save(tmp_path / "a.png", PIXELS, metadata)
+
+
+def test_the_longest_name_that_the_folder_takes_can_be_written(tmp_path: Path) -> None:
+    assert picture.save(tmp_path / ("\u65e5" * 83 + ".png"), PIXELS).is_file()  # 253 bytes
 
 
 def test_bad_targets_are_refused_before_any_work(tmp_path: Path) -> None:

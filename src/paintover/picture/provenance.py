@@ -49,12 +49,16 @@ def read(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> dict[str, An
     if text is None:
         raise PictureError(f"{name}: carries no paintover provenance; only files written by paintover do")
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise PictureError(f"{name}: its paintover provenance is damaged; the edit has to be asked for anew")
     return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _png_text(image: Image.Image) -> str | None:
@@ -70,6 +74,6 @@ def _xmp_text(image: Image.Image, name: str) -> str | None:
         raise PictureError(f"{name}: its paintover provenance is damaged; the edit has to be asked for anew")
     try:
         root = ElementTree.fromstring(packet.rstrip(b"\0 \n"))
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, ValueError, LookupError):  # the latter two for the encoding that it claims
         raise PictureError(f"{name}: its paintover provenance is damaged; the edit has to be asked for anew") from None
     return root.findtext(f".//{{{_NAMESPACE}}}request")
