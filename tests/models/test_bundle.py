@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -316,3 +317,11 @@ def test_an_unknown_device(tiny_bundle):
     for device in ("abacus", "cuda:99"):
         with pytest.raises(ModelError, match="is not available here"):
             load(tiny_bundle("instruct"), device=device)
+
+
+def test_two_threads_load_one_bundle_in_silence(copy, capfd):
+    bundle = copy("instruct")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(load, [bundle, bundle])
+    assert first is second
+    assert capfd.readouterr().err == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -92,7 +94,8 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: torc
     where = _device(device)
     if dtype is None:
         dtype = torch.float32 if where.type == "cpu" else torch.float16
-    return _load(folder, signature(folder), fixed_name, where, dtype)
+    with _one_at_a_time:
+        return _load(folder, signature(folder), fixed_name, where, dtype)
 
 
 def _find(name: str) -> tuple[Path, str]:
@@ -100,10 +103,10 @@ def _find(name: str) -> tuple[Path, str]:
         if not (BUILTIN / "model_index.json").is_file():
             raise ModelError("this installation has no built-in model; install paintover from a full package, or name a bundle")
         return BUILTIN, name
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):  # os.path, here and below: what cannot be a path at all is no folder, and raises nothing
         return path.resolve(), str(path.resolve())
-    if path.exists():
+    if os.path.exists(path):
         raise ModelError(f"{name} is a file; a bundle is a folder in the diffusers layout, or a hub name, or builtin")
     if hub.is_hub_name(name):
         return hub.fetch(name)
@@ -116,11 +119,14 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device(kind)
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except Exception:  # each of torch's backends complains in its own way, some by failing to be imported
         raise ModelError(
             f"device {str(device)!r} is not available here; use cpu, or leave it out to choose by itself"
         ) from None
     return torch.device(device)
+
+
+_one_at_a_time = threading.Lock()  # the libraries change settings of the whole process while they load
 
 
 @lru_cache(maxsize=2)
