@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paintover import cli
+from paintover import cli, picture
 
 
 @pytest.fixture
@@ -83,6 +83,9 @@ BAD = {
     "a flag without its value": (["edit", "{photo}", "x", "--seed"], "requires an argument"),
     "unknown flag": (["show", "{photo}", "--loud"], "--loud"),
     "unknown model": (["edit", "{photo}", "x", "--model", "no-such-model"], "no-such-model"),
+    "model that is no path": (["edit", "{photo}", "x", "--model", "m" * 5000], "no bundle"),
+    "model of nobody": (["edit", "{photo}", "x", "--model", "~nobody-of-that-name/x"], "no bundle"),
+    "device without its package": (["edit", "{photo}", "x", "--model", "{bundle}", "--device", "hpu"], "hpu"),
     "unknown device": (["edit", "{photo}", "x", "--model", "{bundle}", "--device", "abacus"], "abacus"),
 }
 
@@ -249,3 +252,25 @@ def test_nothing_that_can_do_without_imports_torch(words, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_name_that_no_encoding_holds_is_escaped_and_controls_do_not_reach_the_terminal(tmp_path):
+    done = _process("show", "\u65e5\x1b[31m\n.png", cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "paintover: \\u65e5\\x1b[31m .png: no such file; give the path of a picture\n"
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_closed_streams_change_no_exit_code(closed, tmp_path):
+    command = f"exec {closed}>&-; exec '{sys.executable}' -m paintover show missing.png"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == (0 if closed == "2" else 1)
+
+
+def test_what_a_file_says_of_itself_does_not_steer_the_terminal(paintover, tmp_path):
+    said = {"request": {"instruction": "\x1b[31mred", "model": "\ud800"}}
+    picture.save(tmp_path / "made.png", np.zeros((4, 4, 3), np.uint8), provenance=said)
+    code, out, _ = paintover("show", "made.png")
+    assert code == 0
+    assert "\x1b" not in out

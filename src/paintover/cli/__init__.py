@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 bad usage or bad input; 1 a failure of ours; 130 interrupt
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -12,7 +13,7 @@ import sys
 import typer
 
 from paintover.cli import edit, about, train, evaluate  # isort: skip (this is the order of --help)
-from paintover.cli.shared import app
+from paintover.cli.shared import app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
@@ -25,9 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # Before torch is loaded: threads that wait asleep, not spinning. On a busy machine an edit took 56 s spinning, 0.2 s so.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 go out as they came in
+    _open_streams()
     try:
         code = app(arguments, prog_name="paintover", standalone_mode=False)
     except PaintoverError as error:
@@ -46,6 +45,25 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:
         _complain("interrupted; nothing was left half-written", 130)
     sys.exit(code or 0)
+
+
+def _open_streams() -> None:
+    """Standard streams that take whatever is printed, even where the caller has closed them."""
+    codecs.register_error("paintover", _unprintable)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="paintover")
+
+
+def _unprintable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """For codecs: a file name that is not UTF-8 goes out as it came in; what the stream cannot hold is escaped."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> str:
@@ -71,5 +89,5 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    print("paintover: " + " ".join(message.split()), file=sys.stderr)
+    tell(f"paintover: {message}")
     return code

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +23,10 @@ from paintover.cli.shared import (
     Steps,
     app,
     limits_of,
+    plain,
     print_json,
     progress,
+    tell,
     with_knobs,
 )
 from paintover.editors import registry
@@ -167,10 +168,10 @@ def show(
     for part, words in found.items():
         if not isinstance(words, dict):
             continue
-        print(f"{part}:")
+        print(plain(f"{part}:"))
         for name, value in words.items():
             if value not in (None, [], {}):
-                print(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
+                print(plain(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}"))
 
 
 @app.command()
@@ -194,11 +195,11 @@ def batch(
     from paintover.editors.batch import Line
     from paintover.editors.batch import batch as run
 
-    def tell(line: Line) -> None:
-        print(f"line {line.line}: {line.status} {line.error or line.out}", file=sys.stderr)
+    def on_line(line: Line) -> None:
+        tell(f"line {line.line}: {line.status} {line.error or line.out}")
 
     limits = limits_of(max_pixels, max_bytes, max_frames)
-    report = run(jobs, out, together=together, force=force, limits=limits, device=device, on_line=tell)
+    report = run(jobs, out, together=together, force=force, limits=limits, device=device, on_line=on_line)
     if as_json:
         print_json({"done": report.done, "skipped": report.skipped, "failed": report.failed, "results": str(report.results)})
     else:
@@ -215,7 +216,7 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
     with progress("editing" if order.request.picture else "imagining") as on_step:
         result = edit_one(replace(order, on_step=on_step), device=device)
     for warning in result.record["warnings"]:
-        print(f"paintover: note: {warning}", file=sys.stderr)
+        tell(f"paintover: note: {warning}")
     if as_json:
         print_json(_described(result))
     else:

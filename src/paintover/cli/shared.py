@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 LIMITS_PANEL = "Limits"
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 KNOBS_PANEL = "Knobs (each editor's own: see `paintover editors`)"
 
 Model = Annotated[str, typer.Option(help="builtin, a folder, or owner/name of the hub.")]
@@ -103,6 +104,16 @@ def limits_of(pixels: int | None, size: int | None, frames: int | None) -> Limit
         if value is not None and value < 1:
             raise RequestError(f"--{name.replace('_', '-')} is {value}; expected 1 or more")
     return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+def plain(text: str) -> str:
+    """Without control characters: what a file says must not steer the terminal."""
+    return text.translate(_CONTROLS)
+
+
+def tell(message: str) -> None:
+    """One line on stderr."""
+    print(plain(" ".join(message.split())), file=sys.stderr)
 
 
 class Counted(NamedTuple):
