@@ -17,7 +17,6 @@ _HOME = {
     "Description": "description",
     "describe": "description",
     "fingerprint": "files",
-    "prune_sentence_encoder": "sentence",
     "widen": "denoiser",
     "Denoiser": "denoiser",
     "Codec": "codec",

@@ -36,7 +36,7 @@ def make(out: Path) -> dict[str, float]:
 
     Raises PaintoverError when the package that holds the encoder is not installed, or `out` is there already.
     """
-    from paintover.models.sentence import prune_sentence_encoder
+    from paintover.training.sentence import prune_sentence_encoder
 
     found = find_spec(_PACKAGE)
     if found is None or found.origin is None:

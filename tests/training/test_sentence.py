@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
 
-from paintover.models import SentenceText, load, prune_sentence_encoder
+from paintover.models import SentenceText, load
+from paintover.training.sentence import prune_sentence_encoder
 
 WORDS = ["the", "house", "is", "apple", "lemon", "zebra", "##s", "##fish", "cat", "catfish"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -65,7 +66,7 @@ def test_kept_words_have_the_states_that_they_had(source, tmp_path):
 
 def test_the_pruned_encoder_serves_in_a_bundle(source, tmp_path, tiny_bundle):
     folder = tmp_path / "bundle"
-    shutil.copytree(tiny_bundle("builtin"), folder)
+    shutil.copytree(tiny_bundle, folder)
     for part in ("text_encoder", "tokenizer"):
         shutil.rmtree(folder / part)
     prune_sentence_encoder(source, TEXTS, folder, basic=2)
