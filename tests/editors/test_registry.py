@@ -346,3 +346,9 @@ def test_a_jpeg_takes_an_alpha_channel_that_hides_nothing(order, photo, tmp_path
         else:
             with pytest.raises(RequestError, match="transparency"):
                 edit_one(wanted)
+
+
+def test_a_model_may_be_a_path(photo, tiny_bundle):
+    result = paintover.edit(photo, "make it night", model=tiny_bundle, steps=1)
+    assert isinstance(tiny_bundle, Path)
+    assert result.request.model == str(tiny_bundle)

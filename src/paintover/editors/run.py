@@ -20,7 +20,7 @@ def edit(
     instruction: str,
     *,
     editor: str = "instruct",
-    model: str = "builtin",
+    model: str | Path = "builtin",
     mask: Any = None,
     source_prompt: str | None = None,
     seed: int | None = None,
@@ -50,7 +50,7 @@ def edit(
         source_prompt=source_prompt,
         editor=editor,
         knobs=knobs,
-        model=model,
+        model=_path(model),
         seed=seed or 0,
         steps=steps,
         preserve=preserve,
@@ -63,7 +63,7 @@ def edit(
 def imagine(
     prompt: str,
     *,
-    model: str = "builtin",
+    model: str | Path = "builtin",
     seed: int | None = None,
     steps: int | None = None,
     out: str | Path | None = None,
@@ -72,7 +72,7 @@ def imagine(
     **knobs: Any,
 ) -> EditResult:
     """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`."""
-    request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=model, seed=seed or 0, steps=steps)
+    request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=_path(model), seed=seed or 0, steps=steps)
     return edit_one(Order(request, out=Path(out) if out is not None else None, force=force), device=device)
 
 
