@@ -6,7 +6,7 @@ PYTHON      ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3
                  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV        ?= .venv
 PHOTO       ?= examples/pictures/meadow.jpg
-INSTRUCTION ?= make it look like night
+INSTRUCTION ?= make it look like dusk
 OUT         ?= out/try.png
 
 BIN  := $(VENV)/bin
