@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from paintover.editors import knobs, registry
 from paintover.editors.order import Order, request_for
-from paintover.editors.run import edit_many, edit_one
+from paintover.editors.run import edit, edit_many, edit_one
 from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 
 STEPS = 10
@@ -349,6 +350,5 @@ def test_a_jpeg_takes_an_alpha_channel_that_hides_nothing(order, photo, tmp_path
 
 
 def test_a_model_may_be_a_path(photo, tiny_bundle):
-    result = paintover.edit(photo, "make it night", model=tiny_bundle, steps=1)
-    assert isinstance(tiny_bundle, Path)
+    result = edit(photo, "make it night", model=Path(tiny_bundle), steps=1)
     assert result.request.model == str(tiny_bundle)
