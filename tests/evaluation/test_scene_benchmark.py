@@ -124,7 +124,7 @@ def test_an_editor_is_told_what_it_takes(editor, instruction, source_prompt, tin
             yield from edit_many([order], **kwargs)
 
     monkeypatch.setattr(scenes, "edit_many", listening)
-    run(*tiny_world, model=str(tiny_bundle), editor=editor, count=1, **FAST)
+    run(*tiny_world, model=str(tiny_bundle), editor=editor, count=1, **FAST | {"steps": 2})
     case = _case(tiny_world, 0)
     assert len({case.instruction, case.caption, case.target_caption}) == 3
     assert asked[0].instruction == getattr(case, instruction)
