@@ -61,7 +61,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     }
     reconstruction = None
     if picture is not None:
-        encoded = cache.get(cache_key(**about, part="codec"), lambda: _encode(bundle, geometry.apply(picture.rgb_HWC)))
+        encoded = cache.get(cache_key(**about, part="codec"), lambda: encode(bundle, geometry.apply(picture.rgb_HWC)))
         context = replace(context, source_BCHW=encoded["latents_BCHW"].to(context.device))
         reconstruction = encoded["reconstruction_hwC"].numpy()
     prepared: dict[str, Tensor] = {}
@@ -118,7 +118,8 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
 
 
 @torch.no_grad()
-def _encode(bundle: Bundle, working_hwC: NDArray[np.float32]) -> dict[str, Tensor]:
+def encode(bundle: Bundle, working_hwC: NDArray[np.float32]) -> dict[str, Tensor]:
+    """A working picture (float32 0..1) as scaled latents_BCHW and the codec's reconstruction_hwC, on the CPU."""
     pixels_BCHW = torch.from_numpy(np.ascontiguousarray(working_hwC)).permute(2, 0, 1)[None] * 2 - 1
     latents_BCHW = bundle.codec.encode(pixels_BCHW.to(bundle.denoiser.device))
     reconstruction = torch.from_numpy(_decode(bundle, latents_BCHW))

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from paintover import __version__
 from paintover.editors import registry
 from paintover.editors.order import Order, check, request_for, resolve
 from paintover.editors.run import edit_many
+from paintover.editors.work import encode
 from paintover.engine.cache import PrepareCache
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.metrics import l1, l2, ssim
@@ -170,13 +170,10 @@ def _compare(
     return Outcome(n, case.kind, case.instruction, source, target, edited, errors, untouched, evaluations)
 
 
-@torch.no_grad()
 def _through_codec(picture: NDArray[np.uint8], bundle: Bundle) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     geometry = Geometry.fit((height, width), bundle.size**2, bundle.multiple)
-    pixels = torch.from_numpy(geometry.apply(picture)).permute(2, 0, 1)[None] * 2 - 1
-    decoded = bundle.codec.decode(bundle.codec.encode(pixels))[0].permute(1, 2, 0)
-    return _uint8(geometry.inverse(((decoded + 1) / 2).clamp(0, 1).contiguous().cpu().numpy()))
+    return _uint8(geometry.inverse(encode(bundle, geometry.apply(picture))["reconstruction_hwC"].numpy()))
 
 
 def _uint8(rgb: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
