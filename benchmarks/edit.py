@@ -35,8 +35,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import paintover.models.bundle as bundles
-from paintover.editors.order import Order, request_for
-from paintover.editors.run import edit_one
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit_one
 from paintover.engine.cache import PrepareCache
 from paintover.engine.engine import Engine
 from paintover.models.bundle import Bundle
@@ -144,7 +144,7 @@ def one_edit(folder: Path, size: int, steps: int, repeats: int) -> dict[str, Any
         guided = dual(*told(bundle, picture), TEXT, IMAGE)
         engine = Engine(bundle.denoiser)
         began = time.perf_counter()
-        latents = engine.result(engine.add(walk(noise(SEED, shape), schedule.ddim(steps), guided)))
+        latents = engine.result(engine.add(walk(noise(SEED, shape), schedule.steps(steps), guided)))
         loop = time.perf_counter() - began
         pixels = bundle.codec.decode(latents)
         return (pixels / 2 + 0.5).clamp(0, 1), *meters["ours"].take(), loop
@@ -186,7 +186,7 @@ def eight(folder: Path, size: int, steps: int, repeats: int) -> dict[str, Any]:
     def paths() -> list[Walk]:
         shape = (1, 4, size // 8, size // 8)
         return [
-            walk(noise(n, shape), schedule.ddim(steps - 2 + n % 5), dual(c, null, *scale)) for n, scale in enumerate(scales)
+            walk(noise(n, shape), schedule.steps(steps - 2 + n % 5), dual(c, null, *scale)) for n, scale in enumerate(scales)
         ]
 
     def together() -> list[Tensor]:

@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paintover.editors.batch import batch as batch
-    from paintover.editors.redo import redo as redo
-    from paintover.editors.run import edit as edit
-    from paintover.editors.run import imagine as imagine
+    from paintover.orders.batch import batch as batch
+    from paintover.orders.redo import redo as redo
+    from paintover.orders.run import edit as edit
+    from paintover.orders.run import imagine as imagine
     from paintover.models.bundle import load as load
     from paintover.picture.limits import Limits as Limits
     from paintover.request import EditRequest as EditRequest
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "edit": "paintover.editors.run",
-    "imagine": "paintover.editors.run",
-    "redo": "paintover.editors.redo",
-    "batch": "paintover.editors.batch",
+    "edit": "paintover.orders.run",
+    "imagine": "paintover.orders.run",
+    "redo": "paintover.orders.redo",
+    "batch": "paintover.orders.batch",
     "load": "paintover.models.bundle",
     "Limits": "paintover.picture.limits",
     "EditRequest": "paintover.request",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paintover.editors import registry
 from paintover.editors.editor import Context
-from paintover.editors.order import request_for
+from paintover.orders.order import request_for
 from paintover.models.bundle import Bundle, load
 from paintover.models.tiny import tiny
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from paintover.editors import knobs, registry
-from paintover.editors.order import Order, request_for
-from paintover.editors.run import edit, edit_many, edit_one
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit, edit_many, edit_one
 from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 
 STEPS = 10
@@ -196,8 +196,8 @@ def test_the_codecs_picture_serves_every_type_of_the_denoiser(tiny_bundle, photo
     """The codec works in float32 always, so its half of the preparation is shared."""
     import torch
 
-    from paintover.editors.order import check
-    from paintover.editors.work import begin
+    from paintover.orders.order import check
+    from paintover.orders.work import begin
     from paintover.engine.cache import PrepareCache
     from paintover.models.bundle import load
 

@@ -53,16 +53,16 @@ NULL = told(99, image=False)
 
 
 def small_walk(seed: int, steps: int = 4) -> Path:
-    return walk(noise(seed, SHAPE), SCHEDULE.ddim(steps), dual(told(seed), NULL, 7.5, 1.5))
+    return walk(noise(seed, SHAPE), SCHEDULE.steps(steps), dual(told(seed), NULL, 7.5, 1.5))
 
 
 def mixed() -> list[Path]:
     """Eight paths of different lengths, starts, guidance, text lengths and sizes."""
     paths = [small_walk(seed, steps=2 + seed) for seed in range(4)]
-    paths.append(walk(noise(4, SHAPE), SCHEDULE.ddim(5, start=0.6), classifier_free(told(4, image=False), NULL, 3)))
-    paths.append(invert(noise(5, SHAPE), SCHEDULE.ddim(3), plain(told(5))))
-    paths.append(walk(noise(6, SHAPE), SCHEDULE.ddim(3), plain(told(6, length=9))))
-    paths.append(walk(noise(7, (1, 4, 8, 16)), SCHEDULE.ddim(3), plain(told(7, image=False))))
+    paths.append(walk(noise(4, SHAPE), SCHEDULE.steps(5, start=0.6), classifier_free(told(4, image=False), NULL, 3)))
+    paths.append(invert(noise(5, SHAPE), SCHEDULE.steps(3), plain(told(5))))
+    paths.append(walk(noise(6, SHAPE), SCHEDULE.steps(3), plain(told(6, length=9))))
+    paths.append(walk(noise(7, (1, 4, 8, 16)), SCHEDULE.steps(3), plain(told(7, image=False))))
     return paths
 
 
@@ -137,7 +137,7 @@ def test_cancelled_before_it_began_costs_nothing(denoiser):
 
 
 def broken_path() -> Path:
-    yield from walk(noise(0, SHAPE), SCHEDULE.ddim(2), plain(told(0)))
+    yield from walk(noise(0, SHAPE), SCHEDULE.steps(2), plain(told(0)))
     raise RuntimeError("the path itself broke")
 
 
@@ -152,7 +152,7 @@ def test_what_fails_fails_alone(denoiser):
     jobs = {
         "path itself": engine.add(broken_path()),
         "listener": engine.add(small_walk(2), on_step=listener),
-        "Sizes of tensors": engine.add(walk(noise(3, SHAPE), SCHEDULE.ddim(3), plain(narrow))),
+        "Sizes of tensors": engine.add(walk(noise(3, SHAPE), SCHEDULE.steps(3), plain(narrow))),
     }
     engine.run()
     for words, job in jobs.items():
@@ -168,7 +168,7 @@ def test_a_fault_of_the_denoiser_hits_only_whose_rows_cause_it(denoiser):
 
     engine = Engine(Watched(denoiser, fault))
     good, bad, other = (
-        engine.add(path) for path in [small_walk(0), walk(torch.zeros(SHAPE), SCHEDULE.ddim(3), plain(told(1))), small_walk(2)]
+        engine.add(path) for path in [small_walk(0), walk(torch.zeros(SHAPE), SCHEDULE.steps(3), plain(told(1))), small_walk(2)]
     )
     engine.run()
     with pytest.raises(ModelError, match="not welcome"):
@@ -207,7 +207,7 @@ def test_out_of_memory_for_one_row_says_so_and_the_engine_lives(denoiser):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine = Engine(Watched(denoiser, fault))
-    big = engine.add(walk(noise(0, (1, 4, 8, 16)), SCHEDULE.ddim(2), plain(told(0, image=False))))
+    big = engine.add(walk(noise(0, (1, 4, 8, 16)), SCHEDULE.steps(2), plain(told(0, image=False))))
     small = engine.add(small_walk(1))
     with pytest.raises(RequestError, match="4x8x16"):
         engine.result(big)
@@ -251,10 +251,10 @@ def test_pooled_vectors_and_times_reach_their_rows():
     engine = Engine(noting)
     conditions = [Condition(torch.full((1, 2, 3), float(n)), torch.full((1, 3), float(n)) if n else None) for n in range(3)]
     for c, steps in zip(conditions, (5, 7, 9), strict=True):
-        engine.add(walk(noise(0, SHAPE), SCHEDULE.ddim(steps)[:1], plain(c)))
+        engine.add(walk(noise(0, SHAPE), SCHEDULE.steps(steps)[:1], plain(c)))
     engine.run()
     for n, steps in enumerate((5, 7, 9)):
-        tokens, pooled = rows[SCHEDULE.ddim(steps)[0].t]
+        tokens, pooled = rows[SCHEDULE.steps(steps)[0].t]
         assert tokens.eq(n).all()
         assert pooled is None if n == 0 else pooled.eq(n).all()
 

@@ -66,7 +66,7 @@ def test_instruct(instruct, steps, g_text, g_image, rows):
     theirs = instruct(WORDS, image=PICTURE, generator=draw, output_type="latent", **asked).images
     schedule, engine, image, words, null = parts(instruct)
     guided = dual(Condition(words.tokens_BLD, None, image), null, g_text, g_image)
-    ours = engine.result(engine.add(walk(noise(SEED, SHAPE), schedule.ddim(steps), guided)))
+    ours = engine.result(engine.add(walk(noise(SEED, SHAPE), schedule.steps(steps), guided)))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert (engine.counters.rows, engine.counters.calls) == (rows * steps, steps)
 
@@ -78,7 +78,7 @@ def test_sdedit(text_to_image, steps, strength, g):
     asked = {"guidance_scale": g, "num_inference_steps": steps, "strength": strength}
     draw = torch.Generator().manual_seed(SEED)
     theirs = text_to_image(WORDS, image=x0, generator=draw, output_type="latent", **asked).images
-    route = schedule.ddim(steps, start=strength)
+    route = schedule.steps(steps, start=strength)
     x = late(x0, noise(SEED, SHAPE), route, strength)
     ours = engine.result(engine.add(walk(x, route, classifier_free(words, null, g))))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)

@@ -13,8 +13,8 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
 
 
 def test_fifty_steps_with_both_offsets():
-    with_offset = [step.t for step in Schedule.stable_diffusion(offset=1).ddim(50)]
-    without = [step.t for step in Schedule.stable_diffusion(offset=0).ddim(50)]
+    with_offset = [step.t for step in Schedule.stable_diffusion(offset=1).steps(50)]
+    without = [step.t for step in Schedule.stable_diffusion(offset=0).steps(50)]
     assert with_offset[:2] + with_offset[-2:] == [981, 961, 21, 1]
     assert without[:2] + without[-2:] == [980, 960, 20, 0]
 
@@ -22,7 +22,7 @@ def test_fifty_steps_with_both_offsets():
 @pytest.mark.parametrize("to_one", [False, True])
 def test_the_end_of_the_walk(to_one):
     schedule = Schedule.stable_diffusion(set_alpha_to_one=to_one)
-    last = schedule.ddim(10)[-1]
+    last = schedule.steps(10)[-1]
     assert last.s == -1
     assert last.a_s == (1.0 if to_one else schedule.alphas_cumprod[0])
 
@@ -36,13 +36,13 @@ def test_a_walk_is_that_of_diffusers_ddim(spacing, steps, beta_schedule, to_one)
     theirs.set_timesteps(steps)
     draw = torch.Generator().manual_seed(0)
     ours = x = torch.randn(1, 4, 4, 4, generator=draw)
-    walk = Schedule.from_config(config).ddim(steps)
+    walk = Schedule.from_config(config).steps(steps)
     assert [step.t for step in walk] == theirs.timesteps.tolist()
     for step in walk:
         eps = torch.randn(x.shape, generator=draw)
         answer = theirs.step(eps, step.t, x)
         torch.testing.assert_close(step.x0(ours, eps), answer.pred_original_sample, rtol=1e-3, atol=1e-3)
-        x, ours = answer.prev_sample, step.ddim(ours, eps)
+        x, ours = answer.prev_sample, step.next(ours, eps)
         torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
 
 
@@ -55,7 +55,7 @@ def test_timesteps_are_those_of_diffusers(spacing, steps):
 
 @given(steps=st.integers(1, 300), start=st.floats(0, 1))
 def test_a_late_start_keeps_the_last_steps(steps, start):
-    full, late = Schedule.stable_diffusion().ddim(steps), Schedule.stable_diffusion().ddim(steps, start)
+    full, late = Schedule.stable_diffusion().steps(steps), Schedule.stable_diffusion().steps(steps, start)
     assert len(late) == int(steps * start)
     assert [(s.t, s.s, s.a_t, s.a_s) for s in late] == [(s.t, s.s, s.a_t, s.a_s) for s in full[steps - len(late) :]]
     assert [s.i for s in late] == list(range(len(late)))
@@ -63,14 +63,14 @@ def test_a_late_start_keeps_the_last_steps(steps, start):
 
 def test_the_inverse_step_undoes_the_step():
     x, eps = torch.randn(2, 1, 4, 4, 4, dtype=torch.float64)
-    for step in Schedule.stable_diffusion().ddim(20):
-        torch.testing.assert_close(step.inverse().ddim(step.ddim(x, eps), eps), x)
+    for step in Schedule.stable_diffusion().steps(20):
+        torch.testing.assert_close(step.inverse().next(step.next(x, eps), eps), x)
 
 
 @pytest.mark.parametrize(("steps", "start"), [(0, 1.0), (1001, 1.0), (1000, 1.0), (10, -0.1), (10, 1.1)])
 def test_walks_that_do_not_exist(steps, start):
     with pytest.raises(RequestError):
-        Schedule.stable_diffusion(offset=1).ddim(steps, start)
+        Schedule.stable_diffusion(offset=1).steps(steps, start)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_walks_that_do_not_exist(steps, start):
 )
 def test_what_we_cannot_honour_is_refused(config):
     with pytest.raises(ModelError):
-        Schedule.from_config({**SD, **config}).ddim(10)
+        Schedule.from_config({**SD, **config}).steps(10)

@@ -45,7 +45,7 @@ def test_inversion_then_sampling_closes_as_steps_grow():
     x0 = drawn() * SPREAD
     errors = []
     for count in (20, 50, 100, 500):
-        steps = SCHEDULE.ddim(count)
+        steps = SCHEDULE.steps(count)
         z = run(invert(x0, steps, plain(NULL)), gaussian)
         assert 0.8 < z.std() < 1.2  # it arrived at noise
         errors.append(((run(walk(z, steps, plain(NULL)), gaussian) - x0).norm() / x0.norm()).item())
@@ -55,41 +55,41 @@ def test_inversion_then_sampling_closes_as_steps_grow():
 def test_a_walk_reaches_the_data():
     """The exact flow takes noise x_T to s x_T + m, up to what is left of the data at the first step."""
     x = drawn()
-    end = run(walk(x, SCHEDULE.ddim(500), plain(NULL)), gaussian)
+    end = run(walk(x, SCHEDULE.steps(500), plain(NULL)), gaussian)
     assert (end / x).mean().item() == pytest.approx(SPREAD, rel=0.02)
 
 
 def test_the_record_holds_the_walk():
-    steps, record, x = SCHEDULE.ddim(7), Record(), drawn()
+    steps, record, x = SCHEDULE.steps(7), Record(), drawn()
     end = run(walk(x, steps, classifier_free(A, NULL, 3.0), record), gaussian)
     assert (len(record.eps), len(record.x)) == (7, 8)
     assert record.x[0] is x
     assert record.x[-1] is end
     for step, eps, before, after in zip(steps, record.eps, record.x, record.x[1:], strict=False):
-        assert torch.equal(step.ddim(before, eps), after)
+        assert torch.equal(step.next(before, eps), after)
 
 
 def test_a_walk_reports_each_step():
     reports: list[Report] = []
-    end = run(walk(drawn(), SCHEDULE.ddim(5), plain(A)), gaussian, on_step=reports.append)
+    end = run(walk(drawn(), SCHEDULE.steps(5), plain(A)), gaussian, on_step=reports.append)
     assert [(r.i, r.total, len(r)) for r in reports] == [(i, 5, 0) for i in range(5)]
     assert torch.equal(reports[-1].x_BCHW, end)
     # What each step foresees is Gaussian data too; the last foresees nearly what it makes.
     torch.testing.assert_close(reports[-1].x0(), end, rtol=0, atol=0.1)
     up: list[Report] = []
-    run(invert(end, SCHEDULE.ddim(5), plain(A)), gaussian, on_step=up.append)
+    run(invert(end, SCHEDULE.steps(5), plain(A)), gaussian, on_step=up.append)
     assert [(r.i, r.total) for r in up] == [(i, 5) for i in range(5)]
 
 
 def test_late_start():
     """Identity 19: at 0 the picture, at 1 full sampling, between them SDEdit's statistics."""
     x0, eps = torch.full((1, 4, 64, 64), 2.0), noise(0, (1, 4, 64, 64))
-    assert late(x0, eps, SCHEDULE.ddim(50, 0.0), 0.0) is x0
-    assert run(walk(x0, SCHEDULE.ddim(50, 0.0), plain(A)), gaussian) is x0
-    full = SCHEDULE.ddim(50, 1.0)
+    assert late(x0, eps, SCHEDULE.steps(50, 0.0), 0.0) is x0
+    assert run(walk(x0, SCHEDULE.steps(50, 0.0), plain(A)), gaussian) is x0
+    full = SCHEDULE.steps(50, 1.0)
     assert late(x0, eps, full, 1.0) is eps
-    assert full == SCHEDULE.ddim(50)
-    steps = SCHEDULE.ddim(50, 0.6)
+    assert full == SCHEDULE.steps(50)
+    steps = SCHEDULE.steps(50, 0.6)
     start = late(x0, eps, steps, 0.6)
     a = SCHEDULE.alphas_cumprod[30 * 20 - 19]
     assert steps[0].t == 581
@@ -105,18 +105,18 @@ def test_noise_is_its_seeds_own():
 @pytest.fixture
 def source() -> Record:
     record = Record()
-    run(walk(drawn(), SCHEDULE.ddim(50), classifier_free(A, NULL, 7.5), record), gaussian)
+    run(walk(drawn(), SCHEDULE.steps(50), classifier_free(A, NULL, 7.5), record), gaussian)
     return record
 
 
 def edited(source: Record, w: list[float], amplify: float = 1.0, told: Condition = B) -> Tensor:
-    steps = SCHEDULE.ddim(50)
+    steps = SCHEDULE.steps(50)
     return run(mdp_noise(drawn(), steps, classifier_free(told, NULL, 7.5), source, w, amplify), gaussian)
 
 
 def test_mdp_identities(source):
     """Identities 1 to 3: w = 1 is the source, w = 0 or no window the plain edit, one condition the source for any w."""
-    plain_b = run(walk(drawn(), SCHEDULE.ddim(50), classifier_free(B, NULL, 7.5)), gaussian)
+    plain_b = run(walk(drawn(), SCHEDULE.steps(50), classifier_free(B, NULL, 7.5)), gaussian)
     assert not torch.allclose(plain_b, source.x[-1], atol=0.1)
     assert torch.equal(edited(source, [1.0] * 50), source.x[-1])
     assert torch.equal(edited(source, [0.0] * 50), plain_b)
@@ -127,11 +127,11 @@ def test_mdp_identities(source):
 def test_mdp_is_the_papers_formula(source):
     w = weights(50, 47, 26, "linear", 1.0)
     x = drawn()
-    for step in SCHEDULE.ddim(50):
+    for step in SCHEDULE.steps(50):
         t = torch.tensor([step.t])
         null = gaussian(x, t, NULL.tokens_BLD, None, None)
         eps = null + 7.5 * (gaussian(x, t, B.tokens_BLD, None, None) - null)
-        x = step.ddim(x, (1 - w[step.i]) * eps + w[step.i] * 1.2 * source.eps[step.i])
+        x = step.next(x, (1 - w[step.i]) * eps + w[step.i] * 1.2 * source.eps[step.i])
     torch.testing.assert_close(edited(source, w, amplify=1.2), x)
 
 
@@ -143,7 +143,7 @@ def test_mdp_asks_for_nothing_where_the_source_decides(source):
         rows += len(x)
         return gaussian(x, *told)
 
-    run(mdp_noise(drawn(), SCHEDULE.ddim(50), classifier_free(B, NULL, 7.5), source, weights(50, 47, 26)), counting)
+    run(mdp_noise(drawn(), SCHEDULE.steps(50), classifier_free(B, NULL, 7.5), source, weights(50, 47, 26)), counting)
     assert rows == 2 * (50 - 26)
 
 
@@ -196,4 +196,4 @@ def test_a_window_does_not_vanish_unsaid():
 
 def test_a_record_of_another_length_is_refused(source):
     with pytest.raises(KnobError, match="20 steps meet a source record of 50"):
-        mdp_noise(drawn(), SCHEDULE.ddim(20), plain(B), source, [0.0] * 20)
+        mdp_noise(drawn(), SCHEDULE.steps(20), plain(B), source, [0.0] * 20)

@@ -33,7 +33,7 @@ from paintover.editors import registry
 from paintover.errors import RequestError
 
 if TYPE_CHECKING:
-    from paintover.editors.order import Order
+    from paintover.orders.order import Order
     from paintover.request import EditRequest, EditResult
 
 
@@ -61,7 +61,7 @@ def edit(
     knobs: dict[str, str],
 ) -> None:
     """Edit a picture as the words say."""
-    from paintover.editors.order import Order, request_for
+    from paintover.orders.order import Order, request_for
 
     request = request_for(
         picture=picture,
@@ -95,7 +95,7 @@ def imagine(
     knobs: dict[str, str],
 ) -> None:
     """Make a picture from words alone."""
-    from paintover.editors.order import Order, request_for
+    from paintover.orders.order import Order, request_for
 
     request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=model, seed=seed, steps=steps)
     _serve(Order(request, out=out or _free("imagined.png"), force=force), device, as_json)
@@ -117,7 +117,7 @@ def redo(
     max_frames: MaxFrames = None,
 ) -> None:
     """Repeat the edit that made a picture, and compare."""
-    from paintover.editors.redo import redo as again
+    from paintover.orders.redo import redo as again
 
     limits = limits_of(max_pixels, max_bytes, max_frames)
     with progress("repeating") as on_step:
@@ -192,8 +192,8 @@ def batch(
     Pictures are named from the folder of the jobs file. A failed line is reported and does not stop the others: the exit
     code is then 2 if all failures were bad input, otherwise 1.
     """
-    from paintover.editors.batch import Line
-    from paintover.editors.batch import batch as run
+    from paintover.orders.batch import Line
+    from paintover.orders.batch import batch as run
 
     def on_line(line: Line) -> None:
         tell(f"line {line.line}: {line.status} {line.error or line.out}")
@@ -211,7 +211,7 @@ def batch(
 def _serve(order: Order, device: str | None, as_json: bool) -> None:
     from dataclasses import replace
 
-    from paintover.editors.run import edit_one
+    from paintover.orders.run import edit_one
 
     with progress("editing" if order.request.picture else "imagining") as on_step:
         result = edit_one(replace(order, on_step=on_step), device=device)

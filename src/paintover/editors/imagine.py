@@ -40,4 +40,4 @@ class Imagine(Editor[ImagineKnobs]):
 
         wanted, unwanted = prompts(context.bundle.text, [context.request.instruction, context.knobs.negative_prompt])
         x_T = noise(context.request.seed, context.shape, context.device)
-        return walk(x_T, context.schedule.ddim(context.steps), classifier_free(wanted, unwanted, context.knobs.guidance))
+        return walk(x_T, context.schedule.steps(context.steps), classifier_free(wanted, unwanted, context.knobs.guidance))

@@ -43,4 +43,4 @@ class Instruct(Editor[InstructKnobs]):
         told, null = prompts(context.bundle.text, [context.request.instruction, ""], image_BCHW)
         guided = dual(told, null, context.knobs.guidance, context.knobs.image_guidance)
         x_T = noise(context.request.seed, context.shape, context.device)
-        return walk(x_T, context.schedule.ddim(context.steps), guided)
+        return walk(x_T, context.schedule.steps(context.steps), guided)

@@ -56,7 +56,7 @@ class MDPNoise(Editor[MDPNoiseKnobs]):
         from paintover.path.walk import Record, invert, walk
 
         [source] = prompts(context.bundle.text, [context.request.source_prompt or ""])
-        steps = context.schedule.ddim(context.steps)
+        steps = context.schedule.steps(context.steps)
         x_T = context.run(invert(context.source, steps, plain(source)))
         record = Record()
         context.run(walk(x_T, steps, plain(source), record))
@@ -71,7 +71,7 @@ class MDPNoise(Editor[MDPNoiseKnobs]):
         wanted, null = prompts(context.bundle.text, [context.request.instruction, ""])
         return mdp_noise(
             prepared["x_T_BCHW"],
-            context.schedule.ddim(context.steps),
+            context.schedule.steps(context.steps),
             classifier_free(wanted, null, context.knobs.guidance),
             Record(eps=list(prepared["eps_SCHW"].split(1))),
             self._weights(context),

@@ -53,7 +53,7 @@ class SDEdit(Editor[SDEditKnobs]):
         from paintover.path.walk import walk
 
         wanted, unwanted = prompts(context.bundle.text, [context.request.instruction, context.knobs.negative_prompt])
-        steps = context.schedule.ddim(context.steps, start=context.knobs.strength)
+        steps = context.schedule.steps(context.steps, start=context.knobs.strength)
         eps = noise(context.request.seed, context.shape, context.device)
         x_t0 = late(context.source, eps, steps, context.knobs.strength)
         return walk(x_t0, steps, classifier_free(wanted, unwanted, context.knobs.guidance))

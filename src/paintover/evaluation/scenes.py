@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from paintover import __version__
 from paintover.editors import registry
-from paintover.editors.order import Order, check, request_for, resolve
-from paintover.editors.run import edit_many
-from paintover.editors.work import encode
+from paintover.orders.order import Order, check, request_for, resolve
+from paintover.orders.run import edit_many
+from paintover.orders.work import encode
 from paintover.engine.cache import PrepareCache
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.metrics import l1, l2, ssim

@@ -20,8 +20,8 @@ class Report(Sequence[Predict]):
 
     __slots__ = ("_before", "_eps", "_step", "i", "total", "x_BCHW")
 
-    def __init__(self, step: Step, total: int, before_BCHW: Tensor, eps_BCHW: Tensor, x_BCHW: Tensor) -> None:
-        self.i, self.total, self.x_BCHW = step.i, total, x_BCHW
+    def __init__(self, step: Step, i: int, total: int, before_BCHW: Tensor, eps_BCHW: Tensor, x_BCHW: Tensor) -> None:
+        self.i, self.total, self.x_BCHW = i, total, x_BCHW
         self._step, self._before, self._eps = step, before_BCHW, eps_BCHW
 
     def x0(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from paintover.models.noise import alphas_cumprod
 class Step:
     """One DDIM step: the denoiser is asked at timestep `t`; the latents go from noise level a_t to noise level a_s.
 
-    i:        index within its list, from 0.
+    i:        index within its walk, from 0; a part of a walk keeps the indices of the whole.
     t, s:     this timestep and the next one of the list (-1 at the end: the clean side).
     a_t, a_s: alpha_bar (the share of signal variance, 0 < a <= 1) that the latents leave and reach.
+    sigma:    standard deviation of the fresh noise that is to be added after `next` (DDPM); 0 is DDIM.
     """
 
     i: int
@@ -29,15 +31,21 @@ class Step:
     s: int
     a_t: float
     a_s: float
+    sigma: float = 0.0
 
     def x0(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
         """The clean latents that `eps` implies: (x - sqrt(1 - a_t) eps) / sqrt(a_t)."""
         return torch.sub(x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_t)) / math.sqrt(self.a_t)
 
-    def ddim(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
-        """sqrt(a_s) x0 + sqrt(1 - a_s) eps, eta = 0 (DDIM, equation 12), as one combination of x and eps."""
+    def next(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """sqrt(a_s) x0 + sqrt(1 - a_s - sigma^2) eps (DDIM, equation 12, but for its noise), as one sum of x and eps."""
         keep = math.sqrt(self.a_s / self.a_t)
-        return torch.add(keep * x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_s) - keep * math.sqrt(1 - self.a_t))
+        toward = math.sqrt(max(1 - self.a_s - self.sigma**2, 0.0))  # rounding may take it below 0
+        return torch.add(keep * x_BCHW, eps_BCHW, alpha=toward - keep * math.sqrt(1 - self.a_t))
+
+    def noised(self, x0_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
+        """Where the step begins for a picture x0: sqrt(a_t) x0 + sqrt(1 - a_t) noise (DDPM, equation 4)."""
+        return math.sqrt(self.a_t) * x0_BCHW + math.sqrt(1 - self.a_t) * noise_BCHW
 
     def inverse(self) -> Step:
         """The same step walked from a_s up to a_t: the same formula, the denoiser still asked at `t` (DDIM inversion)."""
@@ -87,10 +95,11 @@ class Schedule:
             spacing=config.get("timestep_spacing", "leading"),
         )
 
-    def ddim(self, steps: int, start: float = 1.0) -> list[Step]:
+    def steps(self, steps: int, start: float = 1.0, eta: float = 0.0) -> list[Step]:
         """The steps of a walk, noisiest first; `start` in 0..1 keeps only the last int(steps * start) of them.
 
-        That is the arithmetic of diffusers' img2img `strength`: start = 0 gives no step at all. Each step goes to the next
+        That is the arithmetic of diffusers' img2img `strength`: start = 0 gives no step at all. `eta` 0 is DDIM; 1 is DDPM,
+        whose steps say with `sigma` how much fresh noise belongs to them (DDIM, equation 16). Each step goes to the next
         timestep of the list; where 1000 is not a multiple of `steps`, "trailing" and "linspace" thus differ from diffusers,
         whose DDIM assumes equal strides. Raises RequestError for a number of steps the schedule does not have.
         """
@@ -100,7 +109,10 @@ class Schedule:
         times = times[len(times) - int(steps * start) :]
         levels = [self.alphas_cumprod[t] for t in times] + [self.final_alpha]
         onward = [*times[1:], -1]
-        return [Step(i, t, onward[i], levels[i], levels[i + 1]) for i, t in enumerate(times)]
+        return [
+            Step(i, t, onward[i], a_t, a_s, eta * math.sqrt((1 - a_s) / (1 - a_t) * max(1 - a_t / a_s, 0.0)))
+            for i, (t, (a_t, a_s)) in enumerate(zip(times, pairwise(levels), strict=True))
+        ]
 
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of a full walk, noisiest first."""

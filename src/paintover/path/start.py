@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ def noise(seed: int, shape: Sequence[int], device: torch.device | str = "cpu") -
 
 
 def late(x0_BCHW: Tensor, noise_BCHW: Tensor, steps: Sequence[Step], strength: float) -> Tensor:
-    """Late start (SDEdit, Meng et al. 2022): where `steps = schedule.ddim(n, start=strength)` begins for a picture x0.
+    """Late start (SDEdit, Meng et al. 2022): where `steps = schedule.steps(n, start=strength)` begins for a picture x0.
 
     sqrt(a_t) x0 + sqrt(1 - a_t) noise at the first of the steps. Without steps it is the picture itself, and at strength 1
     the noise itself, so that the two ends are exactly "no edit" and "from words alone" (diffusers' img2img keeps a
@@ -27,5 +26,4 @@ def late(x0_BCHW: Tensor, noise_BCHW: Tensor, steps: Sequence[Step], strength: f
         return x0_BCHW
     if strength == 1:
         return noise_BCHW
-    a_t = steps[0].a_t
-    return math.sqrt(a_t) * x0_BCHW + math.sqrt(1 - a_t) * noise_BCHW
+    return steps[0].noised(x0_BCHW, noise_BCHW)

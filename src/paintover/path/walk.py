@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -25,20 +25,26 @@ class Record:
     x: list[Tensor] = field(default_factory=list)
 
 
-def walk(x_BCHW: Tensor, steps: Sequence[Step], guide: Guide, record: Record | None = None) -> Path:
+After = Callable[[Step, Tensor], Tensor]  # what is done to the latents x_BCHW that a step has reached
+
+
+def walk(x_BCHW: Tensor, steps: Sequence[Step], guide: Guide, record: Record | None = None, after: After | None = None) -> Path:
     """Walks `steps` from latents x_BCHW (B = 1) and returns the latents at their end; no steps return x as it is.
 
-    guide says which noise each step follows (`guidance` and `mdp` make them); `record` is filled as the walk goes.
+    guide says which noise each step follows (`guidance` and `mdp` make them); `after` may add noise to the latents that a
+    step has reached, mix others into them, or mask them; `record` is filled as the walk goes.
     """
     if record is not None:
         record.x.append(x_BCHW)
-    for step in steps:
+    for n, step in enumerate(steps):
         eps = yield from guide.noise(x_BCHW, step)
-        before, x_BCHW = x_BCHW, step.ddim(x_BCHW, eps)
+        before, x_BCHW = x_BCHW, step.next(x_BCHW, eps)
+        if after is not None:
+            x_BCHW = after(step, x_BCHW)
         if record is not None:
             record.eps.append(eps)
             record.x.append(x_BCHW)
-        yield Report(step, len(steps), before, eps, x_BCHW)
+        yield Report(step, n, len(steps), before, eps, x_BCHW)
     return x_BCHW
 
 

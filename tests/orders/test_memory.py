@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from paintover.editors.order import Order, request_for
-from paintover.editors.run import edit_one
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit_one
 from paintover.errors import RequestError
 from paintover.models.bundle import load
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import paintover
 from paintover import picture as pictures
 from paintover.editors.editor import Context
-from paintover.editors.order import Checked, resolve
+from paintover.orders.order import Checked, resolve
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
 from paintover.errors import ModelError

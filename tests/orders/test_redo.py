@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import paintover
-from paintover.editors.redo import request_in
+from paintover.orders.redo import request_in
 from paintover.errors import PictureError, RequestError
 from paintover.models.tiny import tiny
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paintover.editors.order import Order, check, request_for
+from paintover.orders.order import Order, check, request_for
 from paintover.picture.limits import Limits
 from paintover.request import EditResult
 
@@ -107,7 +107,7 @@ def _together(orders: list[Order], cache: PrepareCache | None, device: str | Non
             outcomes[n] = error
     if checked:
         # Only now: what is wrong with a request shows at once, without the seconds that torch and a model take.
-        from paintover.editors.work import begin, finish
+        from paintover.orders.work import begin, finish
         from paintover.engine.cache import shared
         from paintover.engine.engine import Engine
         from paintover.models.bundle import load

@@ -112,7 +112,7 @@ def test_an_output_of_another_request_is_not_taken_for_done(changed, jobs, tmp_p
 
 
 def test_what_is_done_already_is_read_within_the_limits_that_were_given(jobs, tmp_path, monkeypatch):
-    from paintover.editors import batch
+    from paintover.orders import batch
 
     asked = []
     request_in = batch.request_in
