@@ -35,12 +35,12 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import paintover.models.bundle as bundles
-from paintover.orders.order import Order, request_for
-from paintover.orders.run import edit_one
 from paintover.engine.cache import PrepareCache
 from paintover.engine.engine import Engine
 from paintover.models.bundle import Bundle
 from paintover.models.tiny import tiny
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit_one
 from paintover.path.guidance import dual
 from paintover.path.predict import Condition
 from paintover.path.predict import Path as Walk

@@ -12,11 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from paintover.models.bundle import load as load
     from paintover.orders.batch import batch as batch
     from paintover.orders.redo import redo as redo
     from paintover.orders.run import edit as edit
     from paintover.orders.run import imagine as imagine
-    from paintover.models.bundle import load as load
     from paintover.picture.limits import Limits as Limits
     from paintover.request import EditRequest as EditRequest
     from paintover.request import EditResult as EditResult

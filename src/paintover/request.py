@@ -24,7 +24,8 @@ class Reference(BaseModel):
 class EditRequest(BaseModel):
     """Everything that determines an edit. It is written into the output file; `redo` repeats the edit from it.
 
-    `picture` is None for a picture made from words alone (`imagine`).
+    `picture` is None for a picture made from words alone (`imagine`), and where the picture to be edited is itself made, from
+    the source prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,8 @@ class EditResult:
 
     `rgb_HWC` is uint8 in the colour space of the opened file's pixels as the user sees them (sRGB unless a profile was
     carried); `alpha_HW` is uint8 or None. `record` is plain JSON: denoiser evaluations, seconds, drift in pixels, changed
-    fraction, warnings.
+    fraction, warnings. `shown` is what the editor has to show beside the edit, uint8 of the same height and width: "source"
+    HWC, the picture that was made and then edited; "mask" HW, where it edited.
     """
 
     rgb_HWC: NDArray[Any]
@@ -60,3 +62,4 @@ class EditResult:
     request: EditRequest
     record: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    shown: dict[str, NDArray[Any]] = field(default_factory=dict)

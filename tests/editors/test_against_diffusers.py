@@ -9,9 +9,10 @@ from torch import Tensor
 
 from paintover.editors import registry
 from paintover.editors.editor import Context
-from paintover.orders.order import request_for
+from paintover.engine.engine import run
 from paintover.models.bundle import Bundle, load
 from paintover.models.tiny import tiny
+from paintover.orders.order import request_for
 
 PICTURE = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(5))
 WORDS, SEED = "make it winter", 11
@@ -37,7 +38,7 @@ def ours(name: str, bundle: Bundle, steps: int, **knobs) -> Tensor:
     request = request_for(instruction=WORDS, editor=name, seed=SEED, steps=steps)
     source = bundle.codec.encode(PICTURE * 2 - 1)
     context = Context(bundle, request, editor.Knobs(**knobs), tuple(source.shape), source)
-    return context.run(editor.path(context, {}))
+    return run(editor.path(context, {}), bundle.denoiser)
 
 
 def theirs(pipe, image: Tensor, **asked) -> Tensor:

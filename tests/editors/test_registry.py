@@ -10,22 +10,22 @@ import pytest
 from PIL import Image
 
 from paintover.editors import knobs, registry
+from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit, edit_many, edit_one
-from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 
 STEPS = 10
 EVERY = pytest.mark.parametrize("name", registry.names())
 # With the default knobs. instruct: three a step (dual guidance); sdedit: two at each of the last 6 steps; mdp-noise: one a step
-# for the inversion, one for the source's own path, two at the 5 steps outside of the window; imagine: two a step.
-EVALUATIONS = {"instruct": 3 * STEPS, "sdedit": 2 * 6, "mdp-noise": 2 * STEPS + 2 * 5, "imagine": 2 * STEPS}
-OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).from_picture])
+# for the inversion, two at the 5 steps outside of the window; imagine: two a step.
+EVALUATIONS = {"instruct": 3 * STEPS, "sdedit": 2 * 6, "mdp-noise": STEPS + 2 * 5, "imagine": 2 * STEPS}
+OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).picture != "never"])
 
 
 @pytest.fixture
 def order(tiny_bundle, photo):
     def make(name: str, instruction: str = "make it night", **fields) -> Order:
-        picture = str(photo) if registry.get(name).from_picture else None
+        picture = str(photo) if registry.get(name).picture != "never" else None
         fields = {"picture": picture, "model": str(tiny_bundle), "steps": STEPS, **fields}
         return Order(request_for(instruction=instruction, editor=name, **fields))
 
@@ -35,7 +35,7 @@ def order(tiny_bundle, photo):
 @EVERY
 def test_runs_and_says_how(name, order, photo, tiny_bundle):
     result = edit_one(order(name))
-    if registry.get(name).from_picture:
+    if registry.get(name).picture != "never":
         assert result.rgb_HWC.shape == np.asarray(Image.open(photo)).shape
         assert len(result.request.picture_sha256) == 64
     else:
@@ -93,7 +93,7 @@ def test_runs_at_its_bounds(name, bound, order):
 def test_every_knob_but_the_defaults_matters(name, order):
     """A knob that changes nothing would be one that is not connected."""
     other = {"guidance": 2.0, "image_guidance": 0.5, "strength": 0.9, "negative_prompt": "a cow", "t_max": 30, "t_m": 10}
-    other |= {"schedule": "linear", "amplify": 1.5}
+    other |= {"schedule": "linear", "amplify": 1.5, "inversion": "ddim"}
     before = edit_one(order(name, preserve=False)).rgb_HWC
     for info in knobs.describe(registry.get(name).Knobs):
         after = edit_one(order(name, knobs={info.name: other[info.name]}, preserve=False)).rgb_HWC
@@ -166,7 +166,7 @@ def test_the_second_edit_of_a_picture_finds_its_inversion(order):
     first = edit_one(order("mdp-noise", source_prompt="a field"))
     second = edit_one(order("mdp-noise", "a cow", source_prompt="a field"))
     other = edit_one(order("mdp-noise", "a cow", source_prompt="the sea"))
-    assert first.record["evaluations"] == other.record["evaluations"] == second.record["evaluations"] + 2 * STEPS
+    assert first.record["evaluations"] == other.record["evaluations"] == second.record["evaluations"] + STEPS
 
 
 def test_a_process_shares_one_cache_and_its_memory(order):
@@ -196,10 +196,10 @@ def test_the_codecs_picture_serves_every_type_of_the_denoiser(tiny_bundle, photo
     """The codec works in float32 always, so its half of the preparation is shared."""
     import torch
 
-    from paintover.orders.order import check
-    from paintover.orders.work import begin
     from paintover.engine.cache import PrepareCache
     from paintover.models.bundle import load
+    from paintover.orders.order import check
+    from paintover.orders.work import begin
 
     cache = PrepareCache(max_bytes=0)
     request = request_for(instruction="x", picture=str(photo), model=str(tiny_bundle), steps=2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from paintover.orders.order import Order, request_for
-from paintover.orders.run import edit_one
 from paintover.errors import RequestError
 from paintover.models.bundle import load
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit_one
 
 
 @pytest.mark.parametrize("part", ["encode", "decode"])

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import paintover
-from paintover.orders.redo import request_in
 from paintover.errors import PictureError, RequestError
 from paintover.models.tiny import tiny
+from paintover.orders.redo import request_in
 
 
 @pytest.fixture

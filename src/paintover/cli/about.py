@@ -27,7 +27,7 @@ def editors(*, as_json: AsJson = False) -> None:
         for info in describe(editor.Knobs):
             table.add_row(info.flag, info.takes, json.dumps(info.default), info.description)
         console().print(table)
-        console().print(f"[dim]{editor.paper}; needs a bundle that can '{editor.needs}'[/dim]\n")
+        console().print(f"[dim]{editor.paper}; needs a bundle that can {' and '.join(editor.needs)}[/dim]\n")
 
 
 @app.command()

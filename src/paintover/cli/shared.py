@@ -58,7 +58,7 @@ Sides = Annotated[
     ),
 ]
 
-EDITORS_OF_PICTURES = [name for name in registry.names() if registry.get(name).from_picture]
+EDITORS_OF_PICTURES = [name for name in registry.names() if registry.get(name).picture != "never"]
 
 
 def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

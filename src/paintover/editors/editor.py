@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -16,19 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from paintover.models.bundle import Bundle
-    from paintover.path.predict import Path
-    from paintover.path.report import Report
+    from paintover.path.predict import Path, Preparation
     from paintover.path.schedule import Schedule
     from paintover.request import EditRequest
 
 K = TypeVar("K", bound=Knobs)
-
-
-@dataclass(slots=True)
-class Spent:
-    """Denoiser evaluations made for one edit so far, over all its passes."""
-
-    evaluations: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +29,7 @@ class Context(Generic[K]):
     request: resolved: `steps`, every knob and the model's fingerprint are filled in.
     shape:   of the latents, (1, C, H, W).
     source_BCHW: the picture's scaled latents, B = 1; None when the picture is made from words alone.
+    shown: what a path wants to be seen beside the edit: a mask_HW (0..1, on the latents' grid), or latents_BCHW (B = 1).
     """
 
     bundle: Bundle
@@ -45,9 +37,7 @@ class Context(Generic[K]):
     knobs: K
     shape: tuple[int, int, int, int]
     source_BCHW: Tensor | None = None
-    on_step: Callable[[Report], None] | None = None
-    cancelled: Callable[[], bool] | None = None
-    spent: Spent = field(default_factory=Spent)
+    shown: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def schedule(self) -> Schedule:
@@ -66,38 +56,33 @@ class Context(Generic[K]):
 
     @property
     def source(self) -> Tensor:
-        assert self.source_BCHW is not None, "only editors with from_picture=False run without a picture"
+        assert self.source_BCHW is not None, "asked of an edit without a picture"
         return self.source_BCHW
-
-    def run(self, path: Path) -> Tensor:
-        """Runs a path of the preparation, with the edit's own progress and cancellation, and returns its latents."""
-        from paintover.engine.engine import Engine
-
-        engine = Engine(self.bundle.denoiser)
-        job = engine.add(path, self.on_step, self.cancelled)
-        try:
-            return engine.result(job)
-        finally:
-            self.spent.evaluations += job.rows
 
 
 class Editor(ABC, Generic[K]):
     """A named system: a short recipe of start, condition, steering and weights.
 
-    `needs` is the capability that a bundle must have. `steps` is the default count of denoising steps; a bundle's own
-    recommendation goes before it, and the request's before both. `told` is what it takes the request's words for: an
-    instruction (what should change) or a caption (of the picture that is wanted).
+    `needs` are the capabilities that a bundle must have. `picture` says whether it edits one ("needed"), makes one ("never"),
+    or edits one that is given or made from the source prompt ("either"). `steps` is the default count of denoising steps; a
+    bundle's own recommendation goes before it, and the request's before both. `told` is what it takes the request's words
+    for: an instruction (what should change) or a caption (of the picture that is wanted).
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str]
-    needs: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]]
     steps: ClassVar[int] = 50
     told: ClassVar[Literal["instruction", "caption"]] = "instruction"
-    from_picture: ClassVar[bool] = True
+    picture: ClassVar[Literal["needed", "either", "never"]] = "needed"
     takes_source_prompt: ClassVar[bool] = False
     Knobs: type[K]
+
+    @property
+    def prepared_by(self) -> str:
+        """Whose preparation it is: editors that prepare the same things alike say the same, and share them in the cache."""
+        return self.name
 
     def check(self, context: Context[K]) -> None:
         """Raises KnobError for knobs that do not go together or with the steps; called before anything is computed."""
@@ -122,8 +107,9 @@ class Editor(ABC, Generic[K]):
         """What `prepare` depends on beyond picture and model: the rest of the cache's key. None: nothing to prepare."""
         return None
 
-    def prepare(self, context: Context[K]) -> dict[str, Tensor]:
-        """What depends on the picture alone (inversion, tuning); kept in the cache between edits."""
+    def prepare(self, context: Context[K]) -> Preparation:
+        """A path to what depends on the picture alone (inversion, tuning): named tensors, kept between edits."""
+        yield from ()
         return {}
 
     @abstractmethod
@@ -136,7 +122,7 @@ class Editor(ABC, Generic[K]):
             "name": self.name,
             "summary": self.summary,
             "paper": self.paper,
-            "needs": self.needs,
+            "needs": list(self.needs),
             "steps": self.steps,
             "knobs": self.Knobs.model_json_schema(),
         }

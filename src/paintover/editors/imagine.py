@@ -26,10 +26,10 @@ class Imagine(Editor[ImagineKnobs]):
     name = "imagine"
     summary = "Make a picture from words alone (`paintover imagine`)."
     paper = "Classifier-free guidance (Ho & Salimans 2022)"
-    needs = "text-to-image"
+    needs = ("text-to-image",)
     steps = 50
     told = "caption"
-    from_picture = False
+    picture = "never"
     Knobs = ImagineKnobs
 
     def path(self, context: Context[ImagineKnobs], prepared: dict[str, Tensor]) -> Path:

@@ -29,7 +29,7 @@ class Instruct(Editor[InstructKnobs]):
     name = "instruct"
     summary = 'Say what should change: "replace the apple with a lemon".'
     paper = "InstructPix2Pix (Brooks et al. 2023)"
-    needs = "instruct"
+    needs = ("instruct",)
     steps = 50
     Knobs = InstructKnobs
 

@@ -32,7 +32,7 @@ class SDEdit(Editor[SDEditKnobs]):
     name = "sdedit"
     summary = 'Describe the picture you want: "a horse on a beach"; keeps rough layout and colours.'
     paper = "SDEdit (Meng et al. 2022)"
-    needs = "text-to-image"
+    needs = ("text-to-image",)
     steps = 50
     told = "caption"
     Knobs = SDEditKnobs

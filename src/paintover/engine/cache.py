@@ -50,16 +50,26 @@ class PrepareCache:
 
         What `make` raises comes through, and nothing is kept.
         """
+        found = self.find(key)
+        return found if found is not None else self.keep(key, make())
+
+    def find(self, key: str) -> Tensors | None:
+        """The entry for `key`, from memory or disk; None if there is none (which counts as a miss)."""
         with self._lock:
             found = self._memory.get(key)
         found = found if found is not None else self._read(key)
-        if found is not None:
-            self.hits += 1
-            self._touch(key)
-        else:
+        if found is None:
             self.misses += 1
-            found = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in make().items()}
-            self._write(key, found)
+            return None
+        self.hits += 1
+        self._touch(key)
+        self._remember(key, found)
+        return dict(found)
+
+    def keep(self, key: str, made: Tensors) -> Tensors:
+        """Keeps the entry and returns it as `find` would."""
+        found = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in made.items()}
+        self._write(key, found)
         self._remember(key, found)
         return dict(found)
 

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from paintover.engine.memory import out_of_memory
 from paintover.errors import Cancelled, RequestError
-from paintover.path.predict import Condition, Path, Predict
+from paintover.models.taps import Taps
+from paintover.path.predict import Condition, Path, Predict, Preparation
 from paintover.path.report import Report
 
 
@@ -25,7 +26,13 @@ class Denoise(Protocol):
     """
 
     def __call__(
-        self, x_BCHW: Tensor, t_B: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor | None, image_BCHW: Tensor | None
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor,
+        tokens_BLD: Tensor,
+        pooled_BD: Tensor | None,
+        image_BCHW: Tensor | None,
+        taps: Sequence[Taps | None] | None = None,
     ) -> Tensor: ...
 
 
@@ -33,22 +40,25 @@ class Denoise(Protocol):
 class Counters:
     """What an engine spent: denoiser rows (one latent evaluated once), calls, and seconds inside these calls.
 
+    gradients: how many of the rows recorded gradients (their backward passes are the path's own affair).
+
     On an accelerator that works asynchronously, seconds is the time to launch the work, not to do it.
     """
 
     rows: int = 0
     calls: int = 0
+    gradients: int = 0
     seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A path in an engine. Once `done` it has latents_BCHW, or an error (Cancelled is one). rows: evaluations so far."""
+    """A path in an engine. Once `done` it has its value, or an error (Cancelled is one). rows: evaluations so far."""
 
-    path: Path
+    path: Path | Preparation
     on_step: Callable[[Report], None] | None = None
     cancelled: Callable[[], bool] | None = None
-    latents_BCHW: Tensor | None = None
+    value: Any = None
     error: Exception | None = None
     rows: int = 0
     done: bool = False
@@ -88,7 +98,7 @@ class Engine:
 
     def add(
         self,
-        path: Path,
+        path: Path | Preparation,
         on_step: Callable[[Report], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Job:
@@ -102,14 +112,16 @@ class Engine:
         while self.round():
             pass
 
-    def result(self, job: Job) -> Tensor:
-        """The job's final latents, all paths being driven until it has them. Raises what ended it: Cancelled, or its error."""
+    def result(self, job: Job) -> Any:
+        """What the job's path returns (a Path: its final latents), all paths being driven until then.
+
+        Raises what ended it: Cancelled, or its error.
+        """
         while not job.done and self.round():
             pass
         if job.error is not None:
             raise job.error
-        assert job.latents_BCHW is not None
-        return job.latents_BCHW
+        return job.value
 
     @torch.no_grad()
     def round(self) -> bool:
@@ -134,7 +146,9 @@ class Engine:
             for k, ask in enumerate(job.asked):
                 c = ask.condition
                 shapes = (ask.x_BCHW.shape, c.tokens_BLD.shape, None if c.pooled_BD is None else c.pooled_BD.shape)
-                groups.setdefault(shapes, []).append(_Row(job, ask, job.answers, k))
+                # Apart from others' where gradients are recorded: a call's graph is gone after one backward pass.
+                alone = id(job) if _wants_gradients(c) else None
+                groups.setdefault((shapes, alone), []).append(_Row(job, ask, job.answers, k))
         calls = []
         for rows in groups.values():
             count = -(-len(rows) // self.max_rows)
@@ -173,14 +187,21 @@ class Engine:
             _fail(jobs[0], failure)
 
     def _call(self, asked: list[Predict], told: dict[tuple[Condition, ...], Told]) -> Tensor:
-        conditions = tuple(ask.condition for ask in asked)
-        # The same conditions meet again at every step: what they say is put together once.
-        self._told[conditions] = tokens, pooled, image = told.get(conditions) or self._put_together(asked)
         x = torch.cat([ask.x_BCHW for ask in asked])
         t_B = torch.tensor([ask.t for ask in asked], device=x.device)
-        began = time.perf_counter()
-        eps = self.denoiser(x, t_B, tokens, pooled, image)
+        taps = [ask.taps for ask in asked]
+        gradients = _wants_gradients(asked[0].condition)
+        with torch.set_grad_enabled(gradients):
+            conditions = tuple(ask.condition for ask in asked)
+            tokens, pooled, image = told.get(conditions) or self._put_together(asked)
+            if not gradients:  # the same conditions meet again at every step: what they say is put together once
+                self._told[conditions] = tokens, pooled, image
+            began = time.perf_counter()
+            # Not every denoiser can be tapped, so that those who are asked for nothing need not know of taps.
+            tapped = {"taps": taps} if any(tap is not None for tap in taps) else {}
+            eps = self.denoiser(x, t_B, tokens, pooled, image, **tapped)
         self.counters.seconds += time.perf_counter() - began
+        self.counters.gradients += len(asked) if gradients else 0
         self.counters.rows += len(asked)
         self.counters.calls += 1
         return eps
@@ -204,10 +225,15 @@ def run(
     on_step: Callable[[Report], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     max_rows: int = 16,
-) -> Tensor:
-    """One path alone, to its final latents: an Engine with one job."""
+) -> Any:
+    """One path alone, to what it returns: an Engine with one job."""
     engine = Engine(denoiser, max_rows)
     return engine.result(engine.add(path, on_step, cancelled))
+
+
+def _wants_gradients(condition: Condition) -> bool:
+    pooled = condition.pooled_BD
+    return condition.tokens_BLD.requires_grad or (pooled is not None and pooled.requires_grad)
 
 
 def _advance(job: Job) -> None:
@@ -219,7 +245,7 @@ def _advance(job: Job) -> None:
             try:
                 job.asked = job.path.send(job.answers)  # type: ignore[arg-type]
             except StopIteration as end:
-                job.latents_BCHW, job.asked, job.done = end.value, (), True
+                job.value, job.asked, job.done = end.value, (), True
                 return
             job.answers = []
             if job.asked:

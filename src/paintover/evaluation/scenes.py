@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from paintover import __version__
 from paintover.editors import registry
-from paintover.orders.order import Order, check, request_for, resolve
-from paintover.orders.run import edit_many
-from paintover.orders.work import encode
 from paintover.engine.cache import PrepareCache
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.metrics import l1, l2, ssim
 from paintover.evaluation.summary import summary
 from paintover.models.bundle import Bundle, load
+from paintover.orders.order import Order, check, request_for, resolve
+from paintover.orders.run import edit_many
+from paintover.orders.work import encode
 from paintover.picture import Geometry
 from paintover.request import EditResult
 from paintover.scenes import edits

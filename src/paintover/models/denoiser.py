@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from paintover.errors import ModelError
+from paintover.models.taps import Taps
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -88,6 +90,7 @@ class Denoiser:
         tokens_BLD: Tensor,
         pooled_BD: Tensor | None = None,
         image_BCHW: Tensor | None = None,
+        taps: Sequence[Taps | None] | None = None,
     ) -> Tensor:
         """The noise eps_BCHW (float32, on the UNet's device) in x_BCHW at integer timesteps t_B, one for each row.
 

@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paintover.errors import PaintoverError, PictureError, RequestError
 from paintover.orders.order import Order, check, request_for, resolve
 from paintover.orders.redo import request_in
 from paintover.orders.run import edit_many
-from paintover.errors import PaintoverError, PictureError, RequestError
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 

@@ -89,7 +89,14 @@ def check(order: Order) -> Checked:
     if order.out is not None:
         pictures.check_target(order.out, order.force)
     source = order.picture if order.picture is not None else request.picture
-    if not editor.from_picture:
+    if source is None and editor.picture == "either":
+        if not (request.source_prompt or "").strip():
+            raise RequestError(f"{editor.name} edits a picture; name one, or say with a source prompt which one to make first")
+        if request.mask is not None or order.mask is not None:
+            raise RequestError("a mask goes with a picture; leave it out where the picture is made from words")
+        _check_room(order, None)
+        return Checked(order, editor, None, None)
+    if editor.picture == "never":
         if source is not None or order.mask is not None or request.mask is not None:
             raise RequestError(
                 f"{editor.name} makes a picture from words alone; leave picture and mask out (paintover {editor.name})"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paintover import picture as pictures
-from paintover.orders.order import Order
-from paintover.orders.run import edit_one
 from paintover.errors import PictureError, RequestError
 from paintover.models import hub
+from paintover.orders.order import Order
+from paintover.orders.run import edit_one
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 

@@ -107,29 +107,10 @@ def _together(orders: list[Order], cache: PrepareCache | None, device: str | Non
             outcomes[n] = error
     if checked:
         # Only now: what is wrong with a request shows at once, without the seconds that torch and a model take.
-        from paintover.orders.work import begin, finish
         from paintover.engine.cache import shared
-        from paintover.engine.engine import Engine
-        from paintover.models.bundle import load
+        from paintover.orders.together import walk
 
-        cache = cache or shared()
-        engines: dict[str, Engine] = {}
-        works = {}
-        for n, one in checked.items():
-            try:
-                bundle = load(one.order.request.model, device=device)
-                work = begin(one, bundle, cache)
-                engine = engines.setdefault(bundle.fingerprint, Engine(bundle.denoiser))
-                works[n] = work, engine, engine.add(work.path, one.order.on_step, one.order.cancelled)
-            except Exception as error:
-                outcomes[n] = error
-        for engine in engines.values():
-            engine.run()
-        for n, (work, engine, job) in works.items():
-            try:
-                outcomes[n] = finish(work, engine.result(job), job.rows)
-            except Exception as error:
-                outcomes[n] = error
+        outcomes |= walk(checked, cache or shared(), device)
     return [outcomes[n] for n in range(len(orders))]
 
 

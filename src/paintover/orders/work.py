@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 import paintover
 from paintover import picture as pictures
 from paintover.editors.editor import Context
-from paintover.orders.order import Checked, resolve
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
 from paintover.errors import ModelError
-from paintover.path.predict import Path
+from paintover.orders.order import Checked, resolve
+from paintover.path.predict import Path, Preparation
 from paintover.picture.geometry import Geometry
 from paintover.request import EditResult
 
@@ -28,30 +29,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """An edit under way. `reconstruction_hwC` is the codec's own picture of the source: what "no change" looks like."""
+    """An edit under way. `reconstruction_hwC` is the codec's own picture of the source: what "no change" looks like.
+
+    key: of what the editor prepares, in the prepare cache; None where it prepares nothing.
+    """
 
     checked: Checked
     context: Context[Any]
-    path: Path
+    key: str | None
     geometry: Geometry
     reconstruction_hwC: NDArray[np.float32] | None
     began: float
-    prepared: float
+
+    def preparation(self) -> Preparation:
+        """The path to what depends on the picture alone."""
+        return self.checked.editor.prepare(self.context)
+
+    @enough_memory("the edit was prepared")
+    def path(self, prepared: dict[str, Tensor]) -> Path:
+        """The path to the edited latents."""
+        here = {name: tensor.to(self.context.device) for name, tensor in prepared.items()}
+        return self.checked.editor.path(self.context, here)
 
 
 @enough_memory("the edit was prepared")
 def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
-    """Encodes the picture and prepares the editor, each from the cache where it is known. Raises PaintoverError."""
+    """Resolves the request and encodes the picture, or takes it from the cache where it is known. Raises PaintoverError."""
     began = time.perf_counter()
-    order, editor, picture = checked.order, checked.editor, checked.picture
-    bundle.require(editor.needs, editor=editor.name)
+    editor, picture = checked.editor, checked.picture
+    for capability in editor.needs:
+        bundle.require(capability, editor=editor.name)
     request, knobs = resolve(checked, bundle)
     codec = bundle.codec
     native_HW = (bundle.size, bundle.size) if picture is None else picture.size_HW
     geometry = Geometry.fit(native_HW, bundle.size**2, bundle.multiple)
     height, width = (side // codec.factor for side in geometry.padded_HW)
     shape = (1, codec.channels, height, width)
-    context: Context[Any] = Context(bundle, request, knobs, shape, None, order.on_step, order.cancelled)
+    context: Context[Any] = Context(bundle, request, knobs, shape)
     editor.check(context)
     about = {
         "edition": paintover.__version__,  # another edition may prepare the same thing differently
@@ -64,20 +78,18 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
         encoded = cache.get(cache_key(**about, part="codec"), lambda: encode(bundle, geometry.apply(picture.rgb_HWC)))
         context = replace(context, source_BCHW=encoded["latents_BCHW"].to(context.device))
         reconstruction = encoded["reconstruction_hwC"].numpy()
-    prepared: dict[str, Tensor] = {}
     depends = editor.prepared_from(context)
+    key = None
     if depends is not None:
-        key = cache_key(**about, dtype=str(bundle.denoiser.dtype), part=editor.name, of=depends)
-        prepared = cache.get(key, lambda: editor.prepare(context))
-        prepared = {name: tensor.to(context.device) for name, tensor in prepared.items()}
-    path = editor.path(context, prepared)
-    return Work(checked, context, path, geometry, reconstruction, began, time.perf_counter())
+        key = cache_key(**about, dtype=str(bundle.denoiser.dtype), part=editor.prepared_by, of=depends)
+    return Work(checked, context, key, geometry, reconstruction, began)
 
 
 @enough_memory("the edit was put into the picture")
-def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
+def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) -> EditResult:
     """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked.
 
+    evaluations: of the denoiser, spent on it. prepared: when (perf_counter) its preparation was ready.
     Raises ModelError for latents that are not finite (an overflow in half precision, weights that are broken).
     """
     walked = time.perf_counter()
@@ -99,22 +111,32 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int) -> EditResult:
         )
         rgb_HWC, alpha_HW, record = closed.rgb_HWC, closed.alpha_HW, dict(closed.record)
     record |= computed
-    record["evaluations"] = evaluations + work.context.spent.evaluations
+    record["evaluations"] = evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
     seen = picture.warnings if picture is not None else ()
     record["warnings"] = [*seen, *work.checked.editor.notes(work.context)]
     record["seconds"] = {
-        "prepare": round(work.prepared - work.began, 3),
-        "walk": round(walked - work.prepared, 3),
+        "prepare": round(prepared - work.began, 3),
+        "walk": round(walked - prepared, 3),
         "close": round(time.perf_counter() - walked, 3),
     }
-    result = EditResult(rgb_HWC, alpha_HW, request, record)
+    shown = {name: _shown(work, tensor) for name, tensor in work.context.shown.items()}
+    result = EditResult(rgb_HWC, alpha_HW, request, record, shown=shown)
     if order.out is None:
         return result
     provenance = {"request": request.model_dump(mode="json"), "record": record}
     metadata = picture.metadata if picture is not None else None
     saved = pictures.save(order.out, result, metadata, provenance, force=order.force, keep_location=order.keep_location)
     return replace(result, path=saved)
+
+
+def _shown(work: Work, tensor: Tensor) -> NDArray[np.uint8]:
+    """Latents as a picture, or a mask of the latents' grid, at the size of the result."""
+    if tensor.ndim == 4:
+        return np.rint(work.geometry.inverse(_decode(work.context.bundle, tensor)) * 255).astype(np.uint8)
+    grid = functional.interpolate(tensor[None, None].float().cpu(), size=work.geometry.padded_HW, mode="nearest")
+    mask_hwC = grid[0].permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    return np.rint(work.geometry.inverse(mask_hwC)[..., 0] * 255).astype(np.uint8)
 
 
 @torch.no_grad()

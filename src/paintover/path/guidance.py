@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -40,6 +41,16 @@ class Guided:
         for answer, weight in zip(answers[1:], weights[1:], strict=True):
             eps = torch.add(eps, answer, alpha=weight)
         return eps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PerStep:
+    """Another guide at each step of the walk: step i follows guides[i]."""
+
+    guides: Sequence[Guide]
+
+    def noise(self, x_BCHW: Tensor, step: Step) -> Path:
+        return self.guides[step.i].noise(x_BCHW, step)
 
 
 def plain(c: Condition) -> Guided:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from paintover.models.taps import Taps
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
@@ -25,12 +27,19 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predict:
-    """ "Evaluate the denoiser here": noisy latents x_BCHW (B = 1) at timestep t, told `condition`."""
+    """ "Evaluate the denoiser here": noisy latents x_BCHW (B = 1) at timestep t, told `condition`.
+
+    taps: what is recorded and replaced inside the network for this row alone; None: nothing.
+    Where the condition's tokens require gradients, so does the answer.
+    """
 
     x_BCHW: Tensor
-    t: int
+    t: float
     condition: Condition
+    taps: Taps | None = None
 
 
 # A path yields the evaluations it wants made together, is sent each one's eps_BCHW, and returns the final latents.
 Path = Generator[Sequence[Predict], Sequence[Tensor], Tensor]
+# A preparation is a path that returns named tensors, to be kept for every later edit of the same picture.
+Preparation = Generator[Sequence[Predict], Sequence[Tensor], dict[str, Tensor]]

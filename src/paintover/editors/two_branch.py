@@ -1,0 +1,142 @@
+"""What the editors share that walk beside the source's own path: inversion or making, the two captions, guidance."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pydantic import Field, JsonValue
+
+from paintover.editors.editor import Context, Editor
+from paintover.editors.knobs import Knobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paintover.path.guidance import Guide
+    from paintover.path.predict import Condition, Path, Preparation
+    from paintover.path.schedule import Step
+    from paintover.path.source import Source
+
+
+class TwoBranchKnobs(Knobs):
+    guidance: float = Field(7.5, ge=-50, le=50, description="how strongly the caption is followed (1: no guidance)")
+    negative_prompt: str = Field("", max_length=2000, description="what to steer away from")
+    inversion: Literal["direct", "ddim"] = Field("direct", description="how the picture's own path is found")
+
+
+K = TypeVar("K", bound=TwoBranchKnobs)
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """The source's branch, walked already, and what the edit's branch is told.
+
+    source:   latents and noises of the source's own walk over the same steps; x_T is where both begin.
+    c_source: the source prompt's condition (that of "" if there is none); c_wanted: the caption's; null: the negative prompt's.
+    """
+
+    steps: list[Step]
+    source: Source
+    c_source: Condition
+    c_wanted: Condition
+    null: Condition
+    guidance: float
+
+    @property
+    def x_T(self) -> Tensor:
+        return self.source.record.x[0]
+
+    def nulls(self, i: int) -> Condition:
+        """What guidance is held against at step i: what the inversion found, or else the negative prompt."""
+        found = self.source.nulls
+        return self.null if found is None else found[min(i, len(found) - 1)]
+
+    def guide(self, c: Condition) -> Guide:
+        """Classifier-free guidance towards c, as the edit's branch follows it."""
+        from paintover.path.guidance import PerStep, classifier_free
+
+        if self.source.nulls is None:
+            return classifier_free(c, self.null, self.guidance)
+        return PerStep([classifier_free(c, self.nulls(step.i), self.guidance) for step in self.steps])
+
+    @cached_property
+    def wanted(self) -> Guide:
+        return self.guide(self.c_wanted)
+
+    def after(self, step: Step, x_BCHW: Tensor) -> Tensor:
+        """Adds the noise that belongs to the step, where the inversion says there is one: `walk`'s after."""
+        return x_BCHW if self.source.added is None else x_BCHW + self.source.added[step.i]
+
+
+class TwoBranch(Editor[K]):
+    """An editor whose edit walks beside the source's own path, and so keeps of it what its recipe says.
+
+    The source is a picture, inverted with its caption (the source prompt), or one that is made from the source prompt. Either
+    way its walk does not depend on what is wanted: prepared once, edited often. Both branches begin at the same noise.
+    """
+
+    needs = ("text-to-image",)
+    told = "caption"
+    takes_source_prompt = True
+    picture = "either"
+    prepared_by = "source"
+
+    def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
+        from paintover.path.inversion import INVERSIONS
+
+        knobs, request = context.knobs, context.request
+        depends: dict[str, JsonValue] = {"steps": context.steps, "source_prompt": request.source_prompt or ""}
+        guided: dict[str, JsonValue] = {"guidance": knobs.guidance, "negative_prompt": knobs.negative_prompt}
+        if context.source_BCHW is None:
+            return depends | guided | {"seed": request.seed, "shape": list(context.shape)}
+        inversion = INVERSIONS[knobs.inversion]
+        depends |= {"inversion": knobs.inversion}
+        return depends | (guided if inversion.guided else {}) | ({"seed": request.seed} if inversion.random else {})
+
+    def prepare(self, context: Context[K]) -> Preparation:
+        from paintover.path.guidance import classifier_free
+        from paintover.path.inversion import INVERSIONS, Told
+        from paintover.path.source import Source
+        from paintover.path.start import noise
+        from paintover.path.walk import Record, walk
+
+        knobs, steps = context.knobs, self._steps(context)
+        source, null = self._prompts(context, context.request.source_prompt or "", knobs.negative_prompt)
+        if context.source_BCHW is not None:
+            told = Told(source, null, knobs.guidance, context.request.seed)
+            return (yield from INVERSIONS[knobs.inversion].invert(context.source, steps, told)).tensors()
+        record = Record()
+        x_T = noise(context.request.seed, context.shape, context.device)
+        yield from walk(x_T, steps, classifier_free(source, null, knobs.guidance), record)
+        return Source(record).tensors()
+
+    def path(self, context: Context[K], prepared: dict[str, Tensor]) -> Path:
+        from paintover.path.source import Source
+
+        request, knobs = context.request, context.knobs
+        source = Source.of(prepared)
+        c_source, c_wanted, null = self._prompts(
+            context, request.source_prompt or "", request.instruction, knobs.negative_prompt
+        )
+        if context.source_BCHW is None:
+            context.shown["source"] = source.record.x[-1]
+        branches = Branches(self._steps(context), source, c_source, c_wanted, null, knobs.guidance)
+        return self.branch(context, branches)
+
+    @abstractmethod
+    def branch(self, context: Context[K], branches: Branches) -> Path:
+        """The edit's own branch, to the edited latents (1, C, H, W)."""
+
+    def _steps(self, context: Context[K]) -> list[Step]:
+        from paintover.path.inversion import INVERSIONS
+
+        made = context.source_BCHW is None
+        return context.schedule.steps(context.steps, eta=0.0 if made else INVERSIONS[context.knobs.inversion].eta)
+
+    def _prompts(self, context: Context[K], *texts: str) -> list[Condition]:
+        from paintover.conditions.prompt import prompts
+
+        return prompts(context.bundle.text, texts)

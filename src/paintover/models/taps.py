@@ -1,0 +1,48 @@
+"""Taps: what a path records and replaces inside the network, for rows of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place inside the network where rows can be tapped.
+
+    kind:  "self" or "cross" attention, or "feature": what a residual block's convolutions add to its input.
+    part:  the side of the network: "down", "mid" or "up".
+    index: counts the sites of this kind and part in the order of execution, from 0.
+    size_HW: height and width of the grid there; an attention's N pixels are these, row by row.
+    """
+
+    kind: Literal["self", "cross", "feature"]
+    part: Literal["down", "mid", "up"]
+    index: int
+    size_HW: tuple[int, int]
+
+
+class Taps:
+    """What is done inside the network for one row of a call; this one does nothing. Subclasses record, replace, or both.
+
+    A row's taps see that row alone, so that rows with taps and rows without share a denoiser call. H heads, N pixels,
+    L what is attended to (the pixels again, or the text's tokens), D width of a head.
+    """
+
+    def qkv(self, site: Site, q_HND: Tensor, k_HLD: Tensor, v_HLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of an attention, before they are used."""
+        return q_HND, k_HLD, v_HLD
+
+    def wants_maps(self, site: Site) -> bool:
+        """Whether `maps` is to be called here: maps that nobody looks at are never written out."""
+        return False
+
+    def maps(self, site: Site, maps_HNL: Tensor) -> Tensor:
+        """Attention maps, each row a distribution over L."""
+        return maps_HNL
+
+    def feature(self, site: Site, feature_CHW: Tensor) -> Tensor:
+        """What the convolutions of a residual block have computed, before the block's input is added."""
+        return feature_CHW
