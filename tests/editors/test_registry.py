@@ -16,9 +16,16 @@ from paintover.orders.run import edit, edit_many, edit_one
 
 STEPS = 10
 EVERY = pytest.mark.parametrize("name", registry.names())
-# With the default knobs. instruct: three a step (dual guidance); sdedit: two at each of the last 6 steps; mdp-noise: one a step
-# for the inversion, two at the 5 steps outside of the window; imagine: two a step.
-EVALUATIONS = {"instruct": 3 * STEPS, "sdedit": 2 * 6, "mdp-noise": STEPS + 2 * 5, "imagine": 2 * STEPS}
+# With the default knobs, the inversion included. instruct: three a step (dual guidance); sdedit: two at each of the last 6
+# steps; mdp-noise: one a step for the inversion, two at the 5 steps outside of the window; imagine: two a step.
+EVALUATIONS = {
+    "instruct": 3 * STEPS,
+    "sdedit": 2 * 6,
+    "mdp-noise": STEPS + 2 * 5,
+    "imagine": 2 * STEPS,
+}
+# Knobs that matter only beside others: (editor, knob): what they are tried with.
+BESIDE: dict[tuple[str, str], dict] = {}
 OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).picture != "never"])
 
 
@@ -92,12 +99,23 @@ def test_runs_at_its_bounds(name, bound, order):
 @EVERY
 def test_every_knob_but_the_defaults_matters(name, order):
     """A knob that changes nothing would be one that is not connected."""
-    other = {"guidance": 2.0, "image_guidance": 0.5, "strength": 0.9, "negative_prompt": "a cow", "t_max": 30, "t_m": 10}
-    other |= {"schedule": "linear", "amplify": 1.5, "inversion": "ddim"}
-    before = edit_one(order(name, preserve=False)).rgb_HWC
-    for info in knobs.describe(registry.get(name).Knobs):
-        after = edit_one(order(name, knobs={info.name: other[info.name]}, preserve=False)).rgb_HWC
-        assert not np.array_equal(before, after), info.name
+    for knob, about in registry.get(name).Knobs.model_json_schema()["properties"].items():
+        beside = BESIDE.get((name, knob), {})
+        before = edit_one(order(name, knobs=beside, preserve=False)).rgb_HWC
+        after = edit_one(order(name, knobs={**beside, knob: another(about)}, preserve=False)).rgb_HWC
+        assert not np.array_equal(before, after), knob
+
+
+def another(about: dict):
+    """A value that is not the knob's default."""
+    default = about["default"]
+    if "enum" in about:
+        return next(value for value in about["enum"] if value != default)
+    if about["type"] in ("boolean", "string"):
+        return not default if about["type"] == "boolean" else "a cow"
+    low, high = about.get("minimum", default / 2), about.get("maximum", default * 2)
+    value = (default + low) / 2 if default - low > (high - default) / 10 else (default + high) / 2
+    return value if about["type"] == "number" else int(value)
 
 
 @OF_PICTURES
