@@ -25,7 +25,7 @@ EVALUATIONS = {
     "imagine": 2 * STEPS,
 }
 # Knobs that matter only beside others: (editor, knob): what they are tried with.
-BESIDE: dict[tuple[str, str], dict] = {}
+BESIDE: dict[tuple[str, str], dict] = {("mdp-noise", "t_max"): {"t_m": 10}}
 OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).picture != "never"])
 
 
