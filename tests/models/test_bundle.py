@@ -37,7 +37,7 @@ def test_a_tiny_bundle_is_what_vanilla_diffusers_loads(tiny_bundle):
     ):
         pipeline = pipeline_class.from_pretrained(tiny_bundle(kind))
         bundle = load(tiny_bundle(kind), device="cpu")
-        assert bundle.capabilities == {kind}
+        assert bundle.capabilities == {kind, "unet"}
         assert bundle.denoiser.prediction == "epsilon"
         assert (bundle.size, bundle.multiple, bundle.codec.scale) == (64, 16, 0.18215)
         levels = bundle.denoiser.alphas_cumprod
@@ -58,7 +58,7 @@ def test_the_same_seed_makes_the_same_bundle(tiny_bundle, tmp_path):
 
 def test_a_bundle_says_what_it_is(tiny_bundle):
     bundle = load(tiny_bundle("builtin"), device="cpu")
-    assert bundle.capabilities == {"text-to-image", "instruct"}
+    assert bundle.capabilities == {"text-to-image", "instruct", "unet"}
     assert (bundle.denoiser.prediction, bundle.denoiser.codec_scale) == ("change", 2.0)
     assert bundle.defaults == {"instruct": {"steps": 4}}
     bundle.require("instruct", editor="instruct")

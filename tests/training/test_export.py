@@ -32,7 +32,7 @@ def test_it_loads_and_edits(bundle):
     out, fingerprint = bundle
     loaded = load(out)
     assert loaded.fingerprint == fingerprint
-    assert loaded.capabilities == {"text-to-image", "instruct"}
+    assert loaded.capabilities == {"text-to-image", "instruct", "unet"}
     assert loaded.card.summary == "Knows nothing."
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     result = paintover.edit(picture, "remove the cow", model=str(out))

@@ -16,7 +16,7 @@ from paintover.errors import ModelError
 from paintover.models import hub
 from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, TinyCodec
 from paintover.models.denoiser import Denoiser
-from paintover.models.description import Card, Description, describe
+from paintover.models.description import NETWORKS, Card, Description, describe
 from paintover.models.files import fingerprint, read_json, signature, weights
 from paintover.models.kept import keep_text
 from paintover.models.listing import BUILTIN, list_bundles
@@ -41,7 +41,7 @@ class Bundle:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Of "text-to-image", "instruct", ...: what `require` is asked about."""
+        """Of "text-to-image", "instruct", "unet", "flow", ...: what `require` is asked about."""
         return self.description.capabilities
 
     @property
@@ -78,8 +78,11 @@ class Bundle:
             return
         others = [other.name for other in list_bundles() if capability in other.capabilities and other.name != self.name]
         who = f"editor {editor!r}" if editor else "this"
-        can = ", ".join(sorted(self.capabilities)) or "nothing"
         remedy = f"use --model with one that has: {', '.join(others)}" if others else "no bundle known here has it"
+        if capability in NETWORKS:
+            has = " and ".join(NETWORKS[word] for word in sorted(self.capabilities & set(NETWORKS)))
+            raise ModelError(f"{who} needs {NETWORKS[capability]}; {self.name} is {has}; {remedy}")
+        can = ", ".join(sorted(self.capabilities - set(NETWORKS))) or "nothing"
         raise ModelError(f"{who} needs a bundle that can {capability!r}; {self.name} can: {can}; {remedy}")
 
 

@@ -15,6 +15,8 @@ _PREDICTIONS = ("epsilon", "v_prediction", "sample", "change", "blend")
 _CODECS = ("AutoencoderKL", "AutoencoderTiny", "PixelUnshuffleCodec", "LinearCodec")
 _TEXTS = ("CLIPTextModel", "BertModel")
 _LIBRARIES = (["diffusers"], ["transformers"], ["paintover"], [None])
+# What a bundle's network is, which some editors ask for beside what the bundle can do.
+NETWORKS = {"unet": "a diffusion model with a UNet", "flow": "a rectified-flow transformer"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Card:
 class Description:
     """What can be known of a bundle without its weights.
 
+    `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says).
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
     editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names.
     """
@@ -87,7 +90,7 @@ def describe(folder: Path, name: str) -> Description:
         return Description(
             name=name,
             folder=folder,
-            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)),
+            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - set(NETWORKS) | {"unet"},
             prediction=prediction,
             size=int(own.get("size") or factor * (unet.get("sample_size") or 64)),
             codec=codec["_class_name"],

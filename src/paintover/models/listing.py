@@ -29,14 +29,14 @@ _HUB = (
     Listing(
         "timbrooks/instruct-pix2pix",
         "hub",
-        frozenset({"instruct"}),
+        frozenset({"instruct", "unet"}),
         "InstructPix2Pix: Stable Diffusion 1.5 taught to follow editing instructions (512 px).",
         "mit",
     ),
     Listing(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "hub",
-        frozenset({"text-to-image"}),
+        frozenset({"text-to-image", "unet"}),
         "Stable Diffusion 1.5: pictures from words (512 px).",
         "creativeml-openrail-m",
     ),
