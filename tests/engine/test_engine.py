@@ -16,7 +16,7 @@ from paintover.errors import Cancelled, ModelError, RequestError
 from paintover.models.denoiser import Denoiser
 from paintover.models.kept import KeptLinear, keep_text
 from paintover.path.guidance import classifier_free, dual, plain
-from paintover.path.predict import Condition, Path
+from paintover.path.predict import Condition, Path, Predict
 from paintover.path.schedule import Schedule
 from paintover.path.start import noise
 from paintover.path.walk import invert, walk
@@ -277,3 +277,34 @@ def test_a_path_without_steps_ends_at_its_start(denoiser):
 def test_an_engine_needs_room_for_a_row(denoiser):
     with pytest.raises(RequestError, match="max_rows is 0"):
         Engine(denoiser, max_rows=0)
+
+
+def descending(seed: int, rates: list[float]):
+    """A path that fits its condition to a target by gradient descent: the losses, as its value."""
+    x, target = noise(seed, SHAPE), noise(seed + 100, SHAPE)
+    tokens = told(seed, image=False).tokens_BLD.clone().requires_grad_()
+    losses = []
+    for rate in rates:
+        [eps] = yield [Predict(x, 400, Condition(tokens, told(seed).pooled_BD))]
+        assert eps.requires_grad
+        with torch.enable_grad():
+            loss = (eps - target).square().mean()
+            loss.backward()
+        losses.append(loss.item())
+        tokens.data -= rate * tokens.grad
+        tokens.grad = None
+    return losses
+
+
+def test_rows_whose_tokens_require_gradients_have_them_even_among_others(denoiser):
+    engine = Engine(denoiser)
+    rates = [0.0, 3.0, 3.0, 0.0]
+    alone = [run(descending(seed, rates), denoiser) for seed in (0, 1)]
+    jobs = [engine.add(descending(0, rates)), engine.add(small_walk(2)), engine.add(descending(1, rates))]
+    engine.run()
+    for losses, job in zip(alone, (jobs[0], jobs[2]), strict=True):
+        assert engine.result(job) == pytest.approx(losses, rel=1e-5)
+        assert losses[3] < losses[2] < losses[1] == losses[0]
+    torch.testing.assert_close(engine.result(jobs[1]), run(small_walk(2), denoiser), atol=1e-5, rtol=1e-5)
+    assert not engine.result(jobs[1]).requires_grad
+    assert engine.counters.gradients == 8

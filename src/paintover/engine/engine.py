@@ -163,7 +163,7 @@ class Engine:
         except Exception as error:
             failure = error.with_traceback(None)  # the traceback would keep the call's tensors alive
         else:
-            for row, answer in zip(rows, eps.split(1), strict=True):
+            for row, answer in zip(rows, eps, strict=True):
                 row.answers[row.k] = answer
             return
         jobs = list(dict.fromkeys(row.job for row in rows))
@@ -186,7 +186,7 @@ class Engine:
         if not parts:
             _fail(jobs[0], failure)
 
-    def _call(self, asked: list[Predict], told: dict[tuple[Condition, ...], Told]) -> Tensor:
+    def _call(self, asked: list[Predict], told: dict[tuple[Condition, ...], Told]) -> Sequence[Tensor]:
         x = torch.cat([ask.x_BCHW for ask in asked])
         t_B = torch.tensor([ask.t for ask in asked], device=x.device)
         taps = [ask.taps for ask in asked]
@@ -199,7 +199,7 @@ class Engine:
             began = time.perf_counter()
             # Not every denoiser can be tapped, so that those who are asked for nothing need not know of taps.
             tapped = {"taps": taps} if any(tap is not None for tap in taps) else {}
-            eps = self.denoiser(x, t_B, tokens, pooled, image, **tapped)
+            eps = self.denoiser(x, t_B, tokens, pooled, image, **tapped).split(1)
         self.counters.seconds += time.perf_counter() - began
         self.counters.gradients += len(asked) if gradients else 0
         self.counters.rows += len(asked)
