@@ -1,0 +1,86 @@
+"""Every editor walks at any aspect ratio, number of steps and precision, and with guidance off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from paintover.editors import registry
+from paintover.editors.editor import Context
+from paintover.engine.engine import Engine
+from paintover.models.bundle import Bundle, load
+from paintover.orders.order import request_for
+from paintover.path.start import noise
+
+EVERY = pytest.mark.parametrize("name", registry.names())
+
+
+def latents(
+    name: str,
+    bundle: Bundle,
+    steps: int,
+    size_HW: tuple[int, int] = (8, 8),
+    made: bool = False,
+    words: str = "a cow",
+    **knobs: Any,
+) -> tuple[Tensor, int]:
+    """What the editor makes of a picture of random latents (or of a made one), and the evaluations it took."""
+    editor = registry.get(name)
+    shape = (1, bundle.codec.channels, *size_HW)
+    source = None if made or editor.picture == "never" else noise(3, shape) * 0.7
+    prompt = "a pig" if editor.takes_source_prompt else None
+    request = request_for(instruction=words, source_prompt=prompt, editor=name, seed=1, steps=steps)
+    context = Context(bundle, request, editor.Knobs(**knobs), shape, source)
+    editor.check(context)
+    engine = Engine(bundle.denoiser)
+    prepared = engine.result(engine.add(editor.prepare(context)))
+    end = engine.result(engine.add(editor.path(context, prepared)))
+    return end, engine.counters.rows
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def bundle(request, tiny_bundle) -> Bundle:
+    return load(tiny_bundle, "cpu", request.param)
+
+
+@EVERY
+@pytest.mark.parametrize("size_HW", [(8, 8), (4, 14), (12, 6)])
+def test_any_aspect_ratio(name, size_HW, bundle):
+    end, _ = latents(name, bundle, 6, size_HW)
+    assert end.shape[-2:] == size_HW
+    assert end.dtype == torch.float32
+    assert end.isfinite().all()
+
+
+@EVERY
+@pytest.mark.parametrize("steps", [2, 3, 5, 11])
+def test_any_number_of_steps(name, steps, bundle):
+    assert latents(name, bundle, steps)[0].isfinite().all()
+
+
+@EVERY
+def test_two_hundred_steps(name, tiny_bundle):
+    end, rows = latents(name, load(tiny_bundle, "cpu"), 200)
+    assert end.isfinite().all()
+    assert rows <= 200 * 8  # nobody here asks more of the denoiser, the preparation included
+
+
+@EVERY
+@pytest.mark.parametrize("guidance", [1.0, 0.0])
+def test_guidance_off(name, guidance, bundle):
+    if "guidance" not in registry.get(name).Knobs.model_fields:
+        pytest.skip("has no guidance")
+    end, rows = latents(name, bundle, 6, guidance=guidance)
+    assert end.isfinite().all()
+    assert rows <= latents(name, bundle, 6, guidance=7.5)[1]
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if registry.get(name).picture == "either"])
+def test_edits_a_made_picture_too(name, bundle):
+    end, _ = latents(name, bundle, 6, made=True)
+    other, _ = latents(name, bundle, 6, made=True, words="the sea")
+    assert end.isfinite().all()
+    assert not torch.equal(end, other)
