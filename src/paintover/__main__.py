@@ -1,5 +1,16 @@
-"""`python -m paintover` is the command line."""
+"""The `paintover` command, and `python -m paintover`."""
 
-from paintover.cli import main
+import sys
 
-main()
+
+def run() -> None:
+    """Starts the command line; Ctrl-C while it is being loaded ends it as quietly as later on."""
+    try:
+        from paintover.cli import main
+    except KeyboardInterrupt:
+        sys.exit(130)
+    main()
+
+
+if __name__ == "__main__":
+    run()
