@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from paintover.errors import ModelError
+from paintover.models.tapping import tapped
 from paintover.models.taps import Taps
 
 if TYPE_CHECKING:
@@ -94,11 +96,14 @@ class Denoiser:
     ) -> Tensor:
         """The noise eps_BCHW (float32, on the UNet's device) in x_BCHW at integer timesteps t_B, one for each row.
 
-        The network runs in its own dtype; the arithmetic around it is float32. Raises ModelError when the UNet needs a
-        pooled text vector and none is given, or has no channels for a source picture and one is given.
+        The network runs in its own dtype; the arithmetic around it is float32. taps: what is recorded and replaced inside the
+        network, for each row its own or None. Raises ModelError when the UNet needs a pooled text vector and none is given, or
+        has no channels for a source picture and one is given.
         """
         x_BCHW = x_BCHW.to(self.device, torch.float32)
-        output_BCHW = self.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW)
+        tapping = nullcontext() if taps is None else tapped(self.unet, taps, (x_BCHW.shape[2], x_BCHW.shape[3]))
+        with tapping:
+            output_BCHW = self.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW)
         return self.to_noise(output_BCHW, x_BCHW, t_B, image_BCHW)
 
     def output(
