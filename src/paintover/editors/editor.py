@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from paintover.models.bundle import Bundle
+    from paintover.path.flow import FlowSchedule
     from paintover.path.predict import Path, Preparation
     from paintover.path.schedule import Schedule
     from paintover.request import EditRequest
@@ -29,6 +30,7 @@ class Context(Generic[K]):
     request: resolved: `steps`, every knob and the model's fingerprint are filled in.
     shape:   of the latents, (1, C, H, W).
     source_BCHW: the picture's scaled latents, B = 1; None when the picture is made from words alone.
+    mask_HW: 1 where the user's mask lets an edit go, on the latents' grid; None where there is no mask.
     shown: what a path wants to be seen beside the edit: a mask_HW (0..1, on the latents' grid), or latents_BCHW (B = 1).
     """
 
@@ -37,13 +39,16 @@ class Context(Generic[K]):
     knobs: K
     shape: tuple[int, int, int, int]
     source_BCHW: Tensor | None = None
+    mask_HW: Tensor | None = None
     shown: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> Schedule | FlowSchedule:
+        from paintover.path.flow import FlowSchedule
         from paintover.path.schedule import Schedule
 
-        return Schedule.from_config(self.bundle.scheduler_config)
+        kind = FlowSchedule if "flow" in self.bundle.capabilities else Schedule
+        return kind.from_config(self.bundle.scheduler_config)
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +71,9 @@ class Editor(ABC, Generic[K]):
     `needs` are the capabilities that a bundle must have. `picture` says whether it edits one ("needed"), makes one ("never"),
     or edits one that is given or made from the source prompt ("either"). `steps` is the default count of denoising steps; a
     bundle's own recommendation goes before it, and the request's before both. `told` is what it takes the request's words
-    for: an instruction (what should change) or a caption (of the picture that is wanted).
+    for: an instruction (what should change) or a caption (of the picture that is wanted). `confined`: nothing may change outside
+    of the mask that it shows. `swept`: the knobs, and their values,
+    that `paintover sweep` varies where none are named.
     """
 
     name: ClassVar[str]
@@ -75,8 +82,10 @@ class Editor(ABC, Generic[K]):
     needs: ClassVar[tuple[str, ...]]
     steps: ClassVar[int] = 50
     told: ClassVar[Literal["instruction", "caption"]] = "instruction"
+    confined: ClassVar[bool] = False
     picture: ClassVar[Literal["needed", "either", "never"]] = "needed"
     takes_source_prompt: ClassVar[bool] = False
+    swept: ClassVar[dict[str, tuple[int, ...]]] = {}
     Knobs: type[K]
 
     @property

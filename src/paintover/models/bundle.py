@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from paintover.errors import ModelError
-from paintover.models import hub
+from paintover.models import hub, sd3
 from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, TinyCodec
 from paintover.models.denoiser import Denoiser
 from paintover.models.description import NETWORKS, Card, Description, describe
-from paintover.models.files import fingerprint, read_json, signature, weights
+from paintover.models.files import STEMS, complete, fingerprint, read_json, signature, weights
+from paintover.models.flow import FlowDenoiser
 from paintover.models.kept import keep_text
 from paintover.models.listing import BUILTIN, list_bundles
 from paintover.models.noise import alphas_cumprod
@@ -30,7 +31,7 @@ class Bundle:
     """Everything an editor needs of a model. `name` can be given to `load` again and means the same weights."""
 
     name: str
-    denoiser: Denoiser
+    denoiser: Denoiser | FlowDenoiser
     codec: Codec
     text: TextEncoder
     description: Description
@@ -66,6 +67,11 @@ class Bundle:
     def multiple(self) -> int:
         """What a picture's height and width in pixels must be multiples of."""
         return self.codec.factor * self.denoiser.multiple
+
+    @property
+    def most(self) -> int | None:
+        """The largest height and width in pixels that the model can work on; None: there is no such limit."""
+        return self.codec.factor * self.denoiser.most if isinstance(self.denoiser, FlowDenoiser) else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,13 +142,21 @@ _one_at_a_time = threading.Lock()  # the libraries change settings of the whole 
 def _load(folder: Path, _signature: object, name: str, device: torch.device, dtype: torch.dtype) -> Bundle:
     """Memoised by what the files looked like, so a bundle that was replaced on disk is read again."""
     description = describe(folder, name)
-    part = "unet"
+    part = "unet" if description.unet else "transformer"
+    denoiser: Denoiser | FlowDenoiser
+    text: TextEncoder
     try:
         with quiet():
             codec = _load_codec(description, device)
-            denoiser = _load_denoiser(description, codec.scale, device, dtype)
+            if description.unet:
+                denoiser = _load_denoiser(description, codec.scale, device, dtype)
+            else:
+                denoiser = sd3.load_denoiser(description, device, dtype)
             part = "text_encoder"
-            text = _load_text(description, device)
+            if description.unet:
+                text = _load_text(description, device)
+            else:
+                text = sd3.load_text(description, denoiser.text_width, device, dtype)
     except (ModelError, ImportError):
         raise
     except Exception as error:
@@ -150,9 +164,11 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
         raise ModelError(f"bundle {name} could not be loaded ({part} or before): {type(error).__name__}: {line}") from error
     if codec.channels != denoiser.channels:
         raise ModelError(f"bundle {name} does not fit together: codec {codec.channels} channels, denoiser {denoiser.channels}")
-    pooled = denoiser.pooled_width
-    if text.width != denoiser.text_width or pooled not in (None, text.width):
-        raise ModelError(f"bundle {name} does not fit together: text width {text.width}, denoiser {denoiser.text_width}")
+    if text.width != denoiser.text_width or denoiser.pooled_width not in (None, text.pooled_width):
+        raise ModelError(
+            f"bundle {name} does not fit together: text width {text.width} (pooled {text.pooled_width}), denoiser "
+            f"{denoiser.text_width} (pooled {denoiser.pooled_width})"
+        )
     return Bundle(name, denoiser, codec, text, description)
 
 
@@ -161,7 +177,7 @@ def _load_denoiser(description: Description, scale: float, device: torch.device,
     from safetensors.torch import load_file
 
     folder = description.folder
-    paths, _ = weights(folder, "unet", hub.STEMS["unet"])
+    paths, _ = weights(folder, "unet", STEMS["unet"])
     # Built without memory and filled from the file: no time is lost on random weights, and nothing may be missing.
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(read_json(folder, "unet/config.json"))
@@ -180,7 +196,7 @@ def _load_codec(description: Description, device: torch.device) -> Codec:
     if description.codec == "LinearCodec":
         return LinearCodec.load(folder / "codec").to(device)
     part = "codec" if (folder / "codec").is_dir() else "vae"
-    _, variant = weights(folder, part, hub.STEMS["vae"])
+    _, variant = weights(folder, part, STEMS["vae"])
     options = {
         "variant": variant,
         "use_safetensors": True,
@@ -193,18 +209,18 @@ def _load_codec(description: Description, device: torch.device) -> Codec:
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
         tiny, info = AutoencoderTiny.from_pretrained(folder / part, **options)
-        _complete(info, part)
+        complete(info, part)
         return TinyCodec(tiny.to(device))
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae, info = AutoencoderKL.from_pretrained(folder / part, **options)
-    _complete(info, part)
+    complete(info, part)
     return KLCodec(vae.to(device))
 
 
 def _load_text(description: Description, device: torch.device) -> TextEncoder:
     folder = description.folder
-    _, variant = weights(folder, "text_encoder", hub.STEMS["text_encoder"])
+    _, variant = weights(folder, "text_encoder", STEMS["text_encoder"])
     options = {
         "variant": variant,
         "use_safetensors": True,
@@ -218,21 +234,12 @@ def _load_text(description: Description, device: torch.device) -> TextEncoder:
         from transformers.models.bert.modeling_bert import BertModel
 
         bert, info = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False, **options)
-        _complete(info, "text_encoder")
+        complete(info, "text_encoder")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
         return SentenceText(bert.to(device), tokenizer, **description.text)
     from transformers.models.clip.modeling_clip import CLIPTextModel
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     clip, info = CLIPTextModel.from_pretrained(folder / "text_encoder", **options)
-    _complete(info, "text_encoder")
+    complete(info, "text_encoder")
     return CLIPText(clip.to(device), CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True))
-
-
-def _complete(info: Mapping[str, Any], part: str) -> None:
-    """Raises where the library would only warn and go on with random weights."""
-    missing = sorted([*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys", ()))])
-    if missing:
-        raise ModelError(
-            f"the weights in {part}/ lack {len(missing)} tensors that config.json asks for, {missing[0]} among them"
-        )

@@ -14,6 +14,11 @@ from paintover.models.files import PARTS, files, read_json
 _PREDICTIONS = ("epsilon", "v_prediction", "sample", "change", "blend")
 _CODECS = ("AutoencoderKL", "AutoencoderTiny", "PixelUnshuffleCodec", "LinearCodec")
 _TEXTS = ("CLIPTextModel", "BertModel")
+_SD3_TEXTS = {
+    "text_encoder": "CLIPTextModelWithProjection",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+    "text_encoder_3": "T5EncoderModel",
+}
 _LIBRARIES = (["diffusers"], ["transformers"], ["paintover"], [None])
 # What a bundle's network is, which some editors ask for beside what the bundle can do.
 NETWORKS = {"unet": "a diffusion model with a UNet", "flow": "a rectified-flow transformer"}
@@ -39,7 +44,8 @@ class Description:
 
     `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says).
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
-    editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names.
+    editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names. `weighty`: the
+    folders that must hold weights; `tokenizers`: those of the tokenizers.
     """
 
     name: str
@@ -53,6 +59,17 @@ class Description:
     text: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     card: Card
+    weighty: tuple[str, ...]
+
+    @property
+    def unet(self) -> bool:
+        """Whether its network is a UNet; otherwise it is a flow transformer."""
+        return "unet" in self.capabilities
+
+    @property
+    def tokenizers(self) -> tuple[str, ...]:
+        encoders = [part for part in self.weighty if part.startswith("text_encoder")]
+        return tuple(part.replace("text_encoder", "tokenizer") for part in encoders)
 
 
 def describe(folder: Path, name: str) -> Description:
@@ -67,14 +84,48 @@ def describe(folder: Path, name: str) -> Description:
             raise ModelError(f"model_index.json of bundle {name} names a part {part[:60]!r}; expected a plain word")
         if (part in PARTS or part == "_class_name") and isinstance(entry, list) and entry[:1] not in _LIBRARIES:
             raise ModelError(f"bundle {name} asks for its own code for {part}: {str(entry)[:80]}; a bundle's code is never run")
-    unet = _config(folder, "unet/config.json", ("UNet2DConditionModel",), name)
+    flow = "transformer" in index and not (folder / "unet").is_dir()
     place = "codec" if (folder / "codec").is_dir() else "vae"
     codec = _config(folder, f"{place}/config.json", _CODECS, name)
-    encoder = _config(folder, "text_encoder/config.json", _TEXTS, name)
+    if flow:
+        network = _config(folder, "transformer/config.json", ("SD3Transformer2DModel",), name)
+        # The T5 is optional: without it model_index.json says null.
+        encoders = [part for part in _SD3_TEXTS if part != "text_encoder_3" or index.get(part) not in (None, [None, None])]
+        [encoder, *_] = [_config(folder, f"{part}/config.json", (_SD3_TEXTS[part],), name) for part in encoders]
+    else:
+        network = _config(folder, "unet/config.json", ("UNet2DConditionModel",), name)
+        encoders = ["text_encoder"]
+        encoder = _config(folder, "text_encoder/config.json", _TEXTS, name)
+    weighty = ["transformer" if flow else "unet", *(["vae"] if place == "vae" else []), *encoders]
     scheduler = read_json(folder, "scheduler/scheduler_config.json")
     own = read_json(folder, "paintover.json") if (folder / "paintover.json").is_file() else {}
     if own and own.get("format") != 1:
         raise ModelError(f"paintover.json of bundle {name} has format {own.get('format')!r}; this edition reads format 1")
+    prediction, inferred = ("velocity", ["text-to-image"]) if flow else _predicts(network, scheduler, own, name)
+    blocks = codec.get("block_out_channels") or codec.get("encoder_block_out_channels") or ()
+    factor = codec.get("factor") or 2 ** max(len(blocks) - 1, 0)
+    try:
+        return Description(
+            name=name,
+            folder=folder,
+            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - set(NETWORKS)
+            | {"flow" if flow else "unet"},
+            prediction=prediction,
+            size=int(own.get("size") or factor * (network.get("sample_size") or (128 if flow else 64))),
+            codec=codec["_class_name"],
+            encoder=encoder["_class_name"],
+            defaults={str(editor): dict(knobs) for editor, knobs in dict(own.get("defaults", {})).items()},
+            text=dict(own.get("text", {})),
+            scheduler_config=scheduler,
+            card=_card(folder),
+            weighty=tuple(weighty),
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the settings of bundle {name} are malformed: {error}") from None
+
+
+def _predicts(unet: dict[str, Any], scheduler: dict[str, Any], own: dict[str, Any], name: str) -> tuple[str, list[str]]:
+    """What the UNet predicts, and what it can do by the channels that it has."""
     prediction = own.get("prediction", scheduler.get("prediction_type", "epsilon"))
     if prediction not in _PREDICTIONS:
         raise ModelError(f"bundle {name} predicts {prediction!r}; supported are {', '.join(_PREDICTIONS)}")
@@ -84,24 +135,7 @@ def describe(folder: Path, name: str) -> Description:
     inferred = {channels: ["text-to-image"], 2 * channels: ["instruct"]}.get(inputs)
     if inferred is None:
         raise ModelError(f"the UNet of bundle {name} takes {inputs} channels; supported are {channels} and {2 * channels}")
-    blocks = codec.get("block_out_channels") or codec.get("encoder_block_out_channels") or ()
-    factor = codec.get("factor") or 2 ** max(len(blocks) - 1, 0)
-    try:
-        return Description(
-            name=name,
-            folder=folder,
-            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - set(NETWORKS) | {"unet"},
-            prediction=prediction,
-            size=int(own.get("size") or factor * (unet.get("sample_size") or 64)),
-            codec=codec["_class_name"],
-            encoder=encoder["_class_name"],
-            defaults={str(editor): dict(knobs) for editor, knobs in dict(own.get("defaults", {})).items()},
-            text=dict(own.get("text", {})),
-            scheduler_config=scheduler,
-            card=_card(folder),
-        )
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the settings of bundle {name} are malformed: {error}") from None
+    return prediction, inferred
 
 
 def _config(folder: Path, file: str, classes: tuple[str, ...], name: str) -> dict[str, Any]:

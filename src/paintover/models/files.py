@@ -7,13 +7,22 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paintover.errors import ModelError
 
 # The sub-folders a bundle may have. A name in model_index.json never becomes a path.
-PARTS = ("unet", "vae", "codec", "text_encoder", "tokenizer", "scheduler")
+PARTS = (
+    *("unet", "transformer", "vae", "codec", "scheduler"),
+    *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
+)
+# What the weights are called in each part that has some.
+STEMS = {
+    **dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model"),
+    **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3"), "model"),
+}
 _READ = (".json", ".txt", ".safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _CACHE_FROM_BYTES = 16 << 20
@@ -78,6 +87,15 @@ def weights(folder: Path, part: str, stem: str) -> tuple[list[Path], str | None]
             "use an edition with safetensors, or convert it first"
         )
     raise ModelError(f"bundle {folder} has no {part}/{stem}.safetensors; is it complete?")
+
+
+def complete(info: Mapping[str, Any], part: str) -> None:
+    """Raises ModelError where a library's loading info says that it would only warn and go on with random weights."""
+    missing = sorted([*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys", ()))])
+    if missing:
+        raise ModelError(
+            f"the weights in {part}/ lack {len(missing)} tensors that config.json asks for, {missing[0]} among them"
+        )
 
 
 def fingerprint(folder: Path) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from paintover.errors import ModelError
 from paintover.models.description import describe
-from paintover.models.files import PARTS, weights
+from paintover.models.files import PARTS, STEMS, weights
 
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
 _SECONDS = 10.0
 
@@ -97,10 +96,9 @@ def cached() -> list[tuple[str, Path]]:
 def _complete(folder: Path) -> bool:
     """Every part of the bundle is there, so that a download that was interrupted is not taken for a broken bundle."""
     try:
-        describe(folder, folder.name)
-        for part, stem in STEMS.items():
-            if part != "vae" or not (folder / "codec").is_dir():
-                weights(folder, part, stem)
+        about = describe(folder, folder.name)
+        for part in about.weighty:
+            weights(folder, part, STEMS[part])
     except ModelError:
         return False
-    return (folder / "tokenizer").is_dir()
+    return all((folder / tokenizer).is_dir() for tokenizer in about.tokenizers)

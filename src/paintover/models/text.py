@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 
 
 class TextEncoder(Protocol):
-    """`length` L tokens of `width` D for every text, however short or long (longer ones are cut)."""
+    """`length` tokens of a text are read, longer ones are cut; every text becomes as many token states, of `width` D.
+
+    pooled_width: of the vector for the whole text; None where the encoder makes none.
+    """
 
     length: int
     width: int
+    pooled_width: int | None
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """B texts -> tokens_BLD and pooled_BD (None where the encoder makes none); float32, without gradients."""
 
     def cuts(self, text: str) -> bool:
         """Whether the text has more tokens than `length`, so that its end is not read."""
+
+    def count(self, text: str) -> int:
+        """How many tokens of its own are read of a text: those at 1 .. count, between the marks of its start and end."""
 
 
 class CLIPText:
@@ -38,6 +45,7 @@ class CLIPText:
         self.tokenizer = tokenizer
         self.length: int = model.config.max_position_embeddings
         self.width: int = model.config.hidden_size
+        self.pooled_width: int | None = None
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
@@ -48,6 +56,9 @@ class CLIPText:
 
     def cuts(self, text: str) -> bool:
         return len(self.tokenizer(text, verbose=False)["input_ids"]) > self.length
+
+    def count(self, text: str) -> int:
+        return len(self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]) - 2
 
 
 class SentenceText:
@@ -69,6 +80,7 @@ class SentenceText:
         self.length = length
         self.token_scale = token_scale
         self.width: int = model.config.hidden_size
+        self.pooled_width: int | None = self.width
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
@@ -86,3 +98,6 @@ class SentenceText:
 
     def cuts(self, text: str) -> bool:
         return bool(self.tokenizer.encode(text).overflowing)
+
+    def count(self, text: str) -> int:
+        return sum(self.tokenizer.encode(text).attention_mask) - 2

@@ -12,7 +12,7 @@ from paintover.errors import ModelError
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.quiet import quiet
 
-Kind = Literal["instruct", "text-to-image", "builtin"]
+Kind = Literal["instruct", "text-to-image", "builtin", "flow"]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 
@@ -21,7 +21,8 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
 
     "instruct" and "text-to-image" are Stable Diffusion in small (epsilon, AutoencoderKL, CLIP; 64 x 64 pixels): vanilla
     diffusers loads them as StableDiffusionInstructPix2PixPipeline and StableDiffusionPipeline. "builtin" is the built-in
-    model in small: a sentence encoder, pixel-unshuffle latents, a UNet that predicts the change and can do both.
+    model in small: a sentence encoder, pixel-unshuffle latents, a UNet that predicts the change and can do both. "flow" is
+    Stable Diffusion 3 in small (rectified flow, 16 channels, two CLIPs and a T5): StableDiffusion3Pipeline loads it.
     Raises ModelError for another kind.
     """
     if kind not in get_args(Kind):
@@ -32,6 +33,8 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
         torch.manual_seed(seed)
         if kind == "builtin":
             _builtin(folder)
+        elif kind == "flow":
+            _stable_diffusion_3(folder)
         else:
             _stable_diffusion(folder, kind)
     return folder
@@ -39,9 +42,7 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
 
 def _stable_diffusion(folder: Path, kind: Kind) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
-    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     _unet(folder, in_channels=8 if kind == "instruct" else 4, out_channels=4, cross_attention_dim=32)
     AutoencoderKL(
@@ -51,21 +52,8 @@ def _stable_diffusion(folder: Path, kind: Kind) -> None:
         norm_num_groups=8,
         sample_size=64,
     ).save_pretrained(folder / "vae")
-    # One piece for each character, in the middle of a word and at its end; no merges.
-    pieces = [*_PRINTABLE, *(f"{char}</w>" for char in _PRINTABLE), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    config = CLIPTextConfig(
-        vocab_size=len(pieces),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        bos_token_id=len(pieces) - 2,
-        eos_token_id=len(pieces) - 1,
-        pad_token_id=len(pieces) - 1,
-    )
-    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    CLIPTextModel(_clip_config()).save_pretrained(folder / "text_encoder")
+    _clip_tokenizer(folder / "tokenizer")
     _scheduler(folder, prediction_type="epsilon")
     pipeline = "StableDiffusionInstructPix2PixPipeline" if kind == "instruct" else "StableDiffusionPipeline"
     index = {
@@ -78,6 +66,65 @@ def _stable_diffusion(folder: Path, kind: Kind) -> None:
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
+    }
+    _write(folder / "model_index.json", index)
+
+
+def _stable_diffusion_3(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+    from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+    from transformers.models.t5.tokenization_t5 import T5Tokenizer
+
+    SD3Transformer2DModel(
+        sample_size=8,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=72,
+        caption_projection_dim=32,
+        pooled_projection_dim=56,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+    ).save_pretrained(folder / "transformer")
+    AutoencoderKL(
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        sample_size=64,
+        latent_channels=16,
+        scaling_factor=1.5305,
+        shift_factor=0.0609,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).save_pretrained(folder / "vae")
+    for number, width in (("", 32), ("_2", 24)):
+        _clip_tokenizer(folder / f"tokenizer{number}")
+        CLIPTextModelWithProjection(_clip_config(width)).save_pretrained(folder / f"text_encoder{number}")
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -2.0), *((char, -3.0) for char in _PRINTABLE)]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
+    tokenizer.save_pretrained(folder / "tokenizer_3")
+    config = T5Config(
+        vocab_size=len(pieces), d_model=72, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
+    scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+    (folder / "scheduler").mkdir(exist_ok=True)
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler)
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusion3Pipeline",
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "text_encoder_3": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "tokenizer_3": ["transformers", "T5TokenizerFast"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     }
     _write(folder / "model_index.json", index)
 
@@ -133,6 +180,33 @@ def _builtin(folder: Path) -> None:
         "defaults": {"instruct": {"steps": 4}},
     }
     _write(folder / "paintover.json", settings)
+
+
+# One piece for each character, in the middle of a word and at its end; no merges.
+_PIECES = [*_PRINTABLE, *(f"{char}</w>" for char in _PRINTABLE), "<|startoftext|>", "<|endoftext|>"]
+
+
+def _clip_tokenizer(folder: Path) -> None:
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    vocab = {piece: i for i, piece in enumerate(_PIECES)}
+    CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77).save_pretrained(folder)
+
+
+def _clip_config(width: int = 32) -> Any:
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=len(_PIECES),
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=len(_PIECES) - 2,
+        eos_token_id=len(_PIECES) - 1,
+        pad_token_id=len(_PIECES) - 1,
+    )
 
 
 def _unet(folder: Path, **config: Any) -> None:

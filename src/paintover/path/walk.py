@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -54,5 +54,5 @@ def invert(x0_BCHW: Tensor, steps: Sequence[Step], guide: Guide, record: Record 
     `steps` are those of the walk back, noisiest first. Each noise is asked at the cleaner latents with the timestep of the
     step that will undo it, as prompt-to-prompt's inversion does; use guidance 1 (`plain`), or it will not lead back.
     """
-    upward = [Step(i, up.t, up.s, up.a_t, up.a_s) for i, up in enumerate(step.inverse() for step in reversed(steps))]
+    upward = [replace(step.inverse(), i=i) for i, step in enumerate(reversed(steps))]
     return walk(x0_BCHW, upward, guide, record)
