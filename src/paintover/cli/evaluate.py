@@ -81,3 +81,62 @@ def scenes(
     wide = Console()
     Console(width=max(wide.width, report.WIDTH)).print(report.table(found))
     print(page)
+
+
+@group.command()
+def editors(
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder for the report: report.json, table.md, index.html, sheet.jpg.")
+    ],
+    count: Annotated[int, typer.Option(min=1, help="How many scenes; 16 are a full round.")] = 32,
+    editors: Annotated[
+        str | None, typer.Option(help="Which, as a,b,c (default: all, and published forms such as mdp-noise+null-text).")
+    ] = None,
+    model: Model = "builtin",
+    steps: Steps = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side (default: the model's own).")] = None,
+    seed: Seed = 1,
+    world: World = Path("world"),
+    photos: Photos = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Edit the same held-out scenes with every editor, told captions, and compare: errors, costs, wall time.
+
+    Each editor runs with the knobs that the model recommends. Run it again to go on after an interruption.
+    """
+    from rich.console import Console
+
+    from paintover.evaluation import comparison
+    from paintover.evaluation.editors import run
+
+    names = [name.strip() for name in editors.split(",")] if editors else None
+    with counted("evaluating") as progress:
+        outcomes, found = run(
+            world,
+            photos,
+            model=model,
+            names=names,
+            count=count,
+            size=size,
+            seed=seed,
+            steps=steps,
+            out=out,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    page = comparison.write(out, outcomes, found)
+    if as_json:
+        print_json({**found, "page": str(page)})
+        return
+    wide = Console()
+    for table in comparison.tables(found):
+        Console(width=max(wide.width, comparison.WIDTH)).print(table)
+    for finding in found["claim"]:
+        print("\n".join(finding["says"]))
+    for line in comparison.failed(found):
+        print(line)
+    print(page)

@@ -44,13 +44,14 @@ class Kept:
             part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             part.replace(settings)
 
-    def get(self, n: int) -> tuple[NDArray[np.uint8], int] | None:
-        """The edited picture HWC of case n and its denoiser evaluations, None if it is not finished."""
+    def get(self, n: int) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+        """The edited picture HWC of case n and its record, None if it is not finished."""
         file = self._file(n)
         if not file.exists():
             return None
         try:
-            return pictures.open(file).rgb_HWC, int(provenance.read(file)["record"]["evaluations"])
+            pixels_HWC, record = pictures.open(file).rgb_HWC, provenance.read(file)["record"]
+            return (pixels_HWC, record) if isinstance(record["evaluations"], int) else None
         except (PictureError, KeyError, TypeError, ValueError):
             return None
 

@@ -52,7 +52,7 @@ def _gallery(kind: str, outcomes: list[Outcome], row: dict[str, Any]) -> str:
     figures = []
     for end, o in ends(outcomes, SHOWN):
         images = "".join(
-            f'<img src="{_data(pixels)}" alt="{name}" title="{name}">'
+            f'<img src="{data(pixels)}" alt="{name}" title="{name}">'
             for name, pixels in (("source", o.source), ("true target", o.target), ("edited", o.edited))
         )
         words = html.escape(o.instruction)
@@ -63,8 +63,11 @@ def _gallery(kind: str, outcomes: list[Outcome], row: dict[str, Any]) -> str:
     return f"<section><h2>{html.escape(kind)}<small>{cut}</small></h2><div class=cases>{''.join(figures)}</div></section>"
 
 
-def _data(pixels: NDArray[np.uint8]) -> str:
-    """As a data URI. Lossy, to keep the page small: what was measured lies in cases/."""
+def data(pixels: NDArray[np.uint8]) -> str:
+    """As a data URI. Lossy, to keep the page small: what was measured lies in cases/.
+
+    Pillow directly: `picture.save` writes files, lossless and whole, and this is neither.
+    """
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "WEBP", quality=88)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()

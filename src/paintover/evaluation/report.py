@@ -50,13 +50,13 @@ def write(out: Path, outcomes: Sequence[Outcome], report: dict[str, Any]) -> Pat
     """Writes out/report.json, out/sheet.png and out/index.html (self-contained), and returns the page's path."""
     out.mkdir(parents=True, exist_ok=True)
     ranked = rank(outcomes)
-    _write(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     pictures.save(out / "sheet.png", sheet(ranked), force=True)
-    _write(out / "index.html", page(ranked, report))
+    write_text(out / "index.html", page(ranked, report))
     return out / "index.html"
 
 
-def _write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
     part = file.with_name(file.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(file)

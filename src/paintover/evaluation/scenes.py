@@ -7,7 +7,6 @@ brought back: nobody can edit better than that).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,14 +20,12 @@ from numpy.typing import NDArray
 from paintover import __version__
 from paintover.editors import registry
 from paintover.engine.cache import PrepareCache
+from paintover.evaluation.compare import as_uint8, errors, through_codec, untouched
 from paintover.evaluation.kept import Kept
-from paintover.evaluation.metrics import l1, l2, ssim
 from paintover.evaluation.summary import summary
 from paintover.models.bundle import Bundle, load
 from paintover.orders.order import Order, check, request_for, resolve
 from paintover.orders.run import edit_many
-from paintover.orders.work import encode
-from paintover.picture import Geometry
 from paintover.request import EditResult
 from paintover.scenes import edits
 from paintover.scenes.assets import Assets
@@ -95,7 +92,7 @@ def run(
     bundle = load(model, device=device)
     size = size or bundle.size
     chosen = list(cases(assets, count, seed, sides))
-    pictures = [(_uint8(source), _uint8(target)) for source, target in (case.render(size) for case in chosen)]
+    pictures = [(as_uint8(source), as_uint8(target)) for source, target in (case.render(size) for case in chosen)]
     orders = [
         Order(
             request_for(**words(case, editor), editor=editor, model=model, seed=n, steps=steps, knobs=knobs or {}),
@@ -134,7 +131,7 @@ def _edited(orders: list[Order], kept: Kept | None, device: str | None) -> Itera
     for n, order in enumerate(orders):
         before = kept.get(n) if kept else None
         if before:
-            yield n, *before
+            yield n, before[0], int(before[1]["evaluations"])
         else:
             missing[n] = order
     results = edit_many(missing.values(), cache=PrepareCache(max_bytes=0), device=device)
@@ -156,25 +153,7 @@ def _compare(
     bundle: Bundle,
 ) -> Outcome:
     inside = edits.changed(source / np.float32(255), target / np.float32(255))
-    pictures = {"edit": edited, "nothing": source, "codec": _through_codec(target, bundle)}
-    errors = {
-        method: {
-            f"{name}_{region}": measure(picture / 255, target / 255, mask)
-            for region, mask in (("inside", inside), ("outside", ~inside))
-            for name, measure in (("l1", l1), ("l2", l2), ("ssim", ssim))
-        }
-        for method, picture in pictures.items()
-    }
-    same = (edited == source).all(axis=2)[~inside]
-    untouched = float(same.mean()) if same.size else math.nan
-    return Outcome(n, case.kind, case.instruction, source, target, edited, errors, untouched, evaluations)
-
-
-def _through_codec(picture: NDArray[np.uint8], bundle: Bundle) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
-    geometry = Geometry.fit((height, width), bundle.size**2, bundle.multiple)
-    return _uint8(geometry.inverse(encode(bundle, geometry.apply(picture))["reconstruction_hwC"].numpy()))
-
-
-def _uint8(rgb: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+    methods = {"edit": edited, "nothing": source, "codec": through_codec(target, bundle)}
+    measured = {name: errors(picture, target, {"inside": inside, "outside": ~inside}) for name, picture in methods.items()}
+    same = untouched(edited, source, ~inside)
+    return Outcome(n, case.kind, case.instruction, source, target, edited, measured, same, evaluations)
