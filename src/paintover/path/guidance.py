@@ -34,7 +34,9 @@ class Guided:
     terms: tuple[tuple[Condition, float], ...]
 
     def noise(self, x_BCHW: Tensor, step: Step) -> Path:
-        """One round of a path: asks for the terms together and returns the guided eps_BCHW."""
+        """One round of a path: asks for the terms together and returns the guided eps_BCHW; no terms are no noise."""
+        if not self.terms:
+            return torch.zeros_like(x_BCHW)
         answers = yield [Predict(x_BCHW, step.t, condition) for condition, _ in self.terms]
         weights = [weight for _, weight in self.terms]
         eps = answers[0] if weights[0] == 1 else answers[0] * weights[0]
@@ -81,6 +83,11 @@ def prompt_guidance(c_edit: Condition, c_base: Condition, w: float) -> Guided:
     return classifier_free(c_edit, c_base, w)
 
 
+def blended(*parts: tuple[Guided, Fraction]) -> Guided:
+    """sum_k share_k guided_k, as one sum of predictions: a condition that several of them ask about is asked about once."""
+    return _merged(*((c, Fraction(weight) * share) for guided, share in parts if share for c, weight in guided.terms))
+
+
 def _exact(name: str, value: float) -> Fraction:
     """Scales are summed as exact fractions: weights that cancel do so to zero, not to 1e-17."""
     try:
@@ -93,7 +100,7 @@ def _merged(*terms: tuple[Condition, Fraction]) -> Guided:
     kept: list[tuple[Condition, Fraction]] = []
     for condition, weight in terms:
         for k, (other, sum_so_far) in enumerate(kept):
-            if _same(condition, other):
+            if same(condition, other):
                 kept[k] = (other, sum_so_far + weight)
                 break
         else:
@@ -101,6 +108,7 @@ def _merged(*terms: tuple[Condition, Fraction]) -> Guided:
     return Guided(tuple((condition, float(weight)) for condition, weight in kept if weight))
 
 
-def _same(a: Condition, b: Condition) -> bool:
+def same(a: Condition, b: Condition) -> bool:
+    """Whether two conditions say the same, so that one evaluation answers for both."""
     pairs = ((a.tokens_BLD, b.tokens_BLD), (a.pooled_BD, b.pooled_BD), (a.image_BCHW, b.image_BCHW))
     return a is b or all(p is q or (p is not None and q is not None and torch.equal(p, q)) for p, q in pairs)

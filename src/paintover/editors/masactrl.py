@@ -1,0 +1,80 @@
+"""`masactrl`: another pose or action, painted with what the source looks like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from paintover.editors.editor import Context
+from paintover.editors.two_branch import Branches, TwoBranch, TwoBranchKnobs
+from paintover.errors import KnobError
+
+if TYPE_CHECKING:
+    from paintover.path.masactrl import KeepLooks, TakeLooks
+    from paintover.path.predict import Condition, Path
+    from paintover.path.schedule import Step
+
+
+class MasaCtrlKnobs(TwoBranchKnobs):
+    from_step: int = Field(4, ge=0, le=50, description="from which of 50 steps on the source is looked at (later: freer)")
+    from_layer: int = Field(10, ge=0, le=15, description="from which of 16 self-attention layers on (7 to 15: the decoder)")
+    mask: str = Field(
+        "", max_length=1000, examples=["cow/sheep"], description='tell a thing from what is behind it, by words: "cow/sheep"'
+    )
+    threshold: float = Field(0.1, ge=0, le=1, examples=[0.5], description="how sure of its words --mask must be")
+
+
+class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
+    """From the inverted picture, told a caption, its queries attending to the source's keys and values.
+
+    Cao et al. 2023; methods.md G, J.
+    """
+
+    name = "masactrl"
+    summary = "Describe another pose or action of the same thing: layout by the words, looks from the source."
+    paper = "MasaCtrl (Cao et al. 2023)"
+    needs = ("text-to-image", "unet")
+    steps = 50
+    Knobs = MasaCtrlKnobs
+
+    def check(self, context: Context[MasaCtrlKnobs]) -> None:
+        if self._words(context) and not context.knobs.guidance:
+            raise KnobError("mask looks for words of the caption, which guidance 0 does not read; use another guidance")
+
+    def branch(self, context: Context[MasaCtrlKnobs], branches: Branches) -> Path:
+        from paintover.path.attention import Beside, WordMap
+        from paintover.path.guidance import same
+        from paintover.path.masactrl import KeepLooks, TakeLooks, masks
+        from paintover.path.walk import walk
+
+        knobs, c_source, c_wanted = context.knobs, branches.c_source, branches.c_wanted
+        begin = round(knobs.from_step * context.steps / 50)
+        places = self._words(context)
+        there, here = (WordMap(places[0]), WordMap(places[1])) if places else (None, None)
+
+        def looks_at(step: Step, told: Condition) -> Condition | None:
+            """The edit's caption at the source's, no words at no words."""
+            if step.i < begin:
+                return None
+            return c_source if told is c_wanted or same(told, c_source) else told
+
+        def records(step: Step, told: Condition) -> KeepLooks:
+            return KeepLooks(knobs.from_layer, there if told is c_source else None)
+
+        def uses(step: Step, told: Condition, source: KeepLooks | None) -> TakeLooks | None:
+            found = masks(there, here, knobs.threshold)
+            if found is not None:
+                context.shown["mask"] = found.here_HW
+            return TakeLooks(source, found, here if told is c_wanted else None)
+
+        beside = Beside(branches.wanted, branches.source.record, looks_at, records, uses)
+        return walk(branches.x_T, branches.steps, beside, after=branches.after)
+
+    def _words(self, context: Context[MasaCtrlKnobs]) -> tuple[list[int], list[int]] | None:
+        from paintover.conditions.words import pair
+
+        request = context.request
+        if not context.knobs.mask:
+            return None
+        return pair(context.bundle.text, request.source_prompt or "", request.instruction, context.knobs.mask, "mask")
