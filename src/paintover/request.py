@@ -54,7 +54,7 @@ class EditResult:
     `rgb_HWC` is uint8 in the colour space of the opened file's pixels as the user sees them (sRGB unless a profile was
     carried); `alpha_HW` is uint8 or None. `record` is plain JSON: denoiser evaluations, seconds, drift in pixels, changed
     fraction, warnings. `shown` is what the editor has to show beside the edit, uint8 of the same height and width: "source"
-    HWC, the picture that was made and then edited; "mask" HW, where it edited.
+    HWC, the picture that was made and then edited; "mask" HW, where it edited. `files` are those of them that were saved.
     """
 
     rgb_HWC: NDArray[Any]
@@ -63,3 +63,4 @@ class EditResult:
     record: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     shown: dict[str, NDArray[Any]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)

@@ -72,11 +72,9 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
     command = next((word for word in arguments if not word.startswith("-")), "")
     message = " ".join(error.format_message().split())
     if option is not None and command in ("edit", "imagine"):
-        name = "imagine"
-        if command == "edit":
-            given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
-            given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
-            name = given[-1] if given else registry.names()[0]
+        given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
+        given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
+        name = given[-1] if given else "imagine" if command == "imagine" else registry.names()[0]
         try:
             editor = registry.get(name)
         except RequestError as unknown:

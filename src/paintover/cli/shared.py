@@ -59,28 +59,22 @@ Sides = Annotated[
 ]
 
 EDITORS_OF_PICTURES = [name for name in registry.names() if registry.get(name).picture != "never"]
+EDITORS_OF_MADE = [name for name in registry.names() if registry.get(name).picture == "either"]
 
 
 def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command one flag for each knob of the editors; the command receives those that were used as `knobs`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        told: dict[str, list[str]] = {}
-        for editor in editors:
-            for info in describe(registry.get(editor).Knobs):
-                told.setdefault(info.name, []).append(
-                    f"{editor}: {info.description}; {info.takes} (default {json.dumps(info.default)})"
-                )
+        told = _told_of(editors)
         flags = [
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[
-                    str | None, typer.Option(rich_help_panel=KNOBS_PANEL, help="\n\n".join(lines), metavar="VALUE")
-                ],
+                annotation=Annotated[str | None, typer.Option(rich_help_panel=KNOBS_PANEL, help=text, metavar="VALUE")],
             )
-            for name, lines in told.items()
+            for name, text in told.items()
         ]
 
         def run(**given: Any) -> None:
@@ -94,6 +88,34 @@ def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., N
         return run
 
     return decorate
+
+
+def _told_of(editors: tuple[str, ...]) -> dict[str, str]:
+    """Each knob of the editors, and what it is: said once for all that take it alike, with their names where not all do."""
+    takers: dict[str, dict[str, list[str]]] = {}
+    for editor in editors:
+        for info in describe(registry.get(editor).Knobs):
+            about = f"{info.description}; {info.takes} (default {json.dumps(info.default)})"
+            takers.setdefault(info.name, {}).setdefault(about, []).append(editor)
+    return {
+        knob: "\n\n".join(f"{_named(names, editors)}{about}" for about, names in alike.items())
+        for knob, alike in takers.items()
+    }
+
+
+def _named(names: list[str], editors: tuple[str, ...]) -> str:
+    """Who, as a head of a line, in as few words as that takes: nobody for all, "all but ...", or "mdp-*" for a family."""
+    others = [name for name in editors if name not in names]
+    if not others:
+        return ""
+    few = others if 2 * len(others) < len(names) else names
+    heads: list[str] = []
+    for name in few:
+        family = [other for other in editors if "-" in name and other.startswith(name.partition("-")[0] + "-")]
+        head = f"{name.partition('-')[0]}-*" if len(family) > 1 and set(family) <= set(few) else name
+        if head not in heads:
+            heads.append(head)
+    return f"{'all but ' if few is others else ''}{', '.join(heads)}: "
 
 
 def limits_of(pixels: int | None, size: int | None, frames: int | None) -> Limits:

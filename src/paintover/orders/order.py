@@ -36,7 +36,9 @@ class Order:
     picture: what to open where it is no file that the request names: bytes, a PIL image, an array.
     mask:    likewise.
     out:     where to save; None returns the result without saving. An existing file is replaced only with `force`.
+    show: also save masks that the editor shows, beside `out`: OUT.mask.png.
     on_step: called with each step's Report; cancelled: asked between steps, True ends this edit with Cancelled.
+    out_source: where to save the picture that was made first, with `out`, where the editor makes one.
     """
 
     request: EditRequest
@@ -48,6 +50,8 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     on_step: Callable[[Any], None] | None = None
     cancelled: Callable[[], bool] | None = None
+    out_source: Path | None = None
+    show: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +92,10 @@ def check(order: Order) -> Checked:
         raise RequestError(f"{editor.name} takes no references; leave them out")
     if order.out is not None:
         pictures.check_target(order.out, order.force)
+        if order.show:
+            pictures.check_target(beside(order.out, "mask"), order.force)
+    if order.out_source is not None:
+        pictures.check_target(order.out_source, order.force)
     source = order.picture if order.picture is not None else request.picture
     if source is None and editor.picture == "either":
         if not (request.source_prompt or "").strip():
@@ -123,6 +131,11 @@ def check(order: Order) -> Checked:
     return Checked(order, editor, picture, mask_HW)
 
 
+def beside(out: Path, name: str) -> Path:
+    """Where something that is shown beside the edit is saved: photo.edited.png, "mask 1" -> photo.edited.mask-1.png."""
+    return out.with_name(f"{out.stem}.{name.replace(' ', '-')}.png")
+
+
 def _check_room(order: Order, metadata: pictures.Metadata | None) -> None:
     if order.out is not None:
         provenance = {"request": order.request.model_dump(mode="json"), "record": " " * RECORD_CHARACTERS}
@@ -136,6 +149,14 @@ def _check_text(name: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise RequestError(f"the {name} is no Unicode text; write it in UTF-8") from None
+
+
+def of_source(request: EditRequest) -> EditRequest:
+    """The request for the picture that is made from the source prompt before it is edited: `imagine` makes the same."""
+    told = {info.name for info in knobs.describe(registry.get("imagine").Knobs)}
+    told_alike = {name: value for name, value in request.knobs.items() if name in told}
+    update = {"editor": "imagine", "instruction": request.source_prompt, "source_prompt": None, "knobs": told_alike}
+    return request.model_copy(update=update)
 
 
 def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]:

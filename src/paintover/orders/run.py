@@ -7,12 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paintover.orders.order import Order, check, request_for
+from paintover.editors import registry
+from paintover.errors import RequestError
+from paintover.orders.order import Order, beside, check, request_for
 from paintover.picture.limits import Limits
-from paintover.request import EditResult
+from paintover.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
+
+BESIDE = "mdp-noise"  # the editor that makes a second picture beside a made one, where none is named
 
 
 def edit(
@@ -63,6 +67,8 @@ def edit(
 def imagine(
     prompt: str,
     *,
+    then: str | None = None,
+    editor: str | None = None,
     model: str | Path = "builtin",
     seed: int | None = None,
     steps: int | None = None,
@@ -71,9 +77,31 @@ def imagine(
     device: str | None = None,
     **knobs: Any,
 ) -> EditResult:
-    """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`."""
-    request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=_path(model), seed=seed or 0, steps=steps)
-    return edit_one(Order(request, out=Path(out) if out is not None else None, force=force), device=device)
+    """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`.
+
+    then: a caption of a second picture, made beside the first one by an editor that walks beside its source (`mdp-noise` if
+    none is named). The result is the second; the first is its `shown["source"]`, and is saved as well, for out.png as
+    out.source.png (the result's `files["source"]`).
+    """
+    fields = {"model": _path(model), "seed": seed or 0, "steps": steps}
+    request = imagined(prompt, then, editor, knobs=knobs, **fields)
+    target = Path(out) if out is not None else None
+    source = beside(target, "source") if target is not None and then is not None else None
+    return edit_one(Order(request, out=target, force=force, out_source=source), device=device)
+
+
+def imagined(prompt: str, then: str | None, editor: str | None, **fields: Any) -> EditRequest:
+    """The request for a picture made from words, or, with `then`, for the one that is made beside it."""
+    if then is None:
+        if editor is not None:
+            raise RequestError(f"{editor} takes a picture to another caption; say which with --then (then=...)")
+        return request_for(instruction=prompt, editor="imagine", **fields)
+    if registry.get(editor or BESIDE).picture != "either":
+        able = ", ".join(name for name in registry.names() if registry.get(name).picture == "either")
+        raise RequestError(f"{editor} does not walk beside a picture that is made; use one of {able}")
+    if not prompt.strip():
+        raise RequestError("the prompt is empty; say what the first picture shows")
+    return request_for(instruction=then, source_prompt=prompt, editor=editor or BESIDE, **fields)
 
 
 def edit_one(order: Order, cache: PrepareCache | None = None, device: str | None = None) -> EditResult:

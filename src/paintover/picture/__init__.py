@@ -6,10 +6,11 @@ from paintover.picture.limits import Limits
 from paintover.picture.metadata import Metadata
 from paintover.picture.open import Picture, open, open_mask
 from paintover.picture.provenance import read as read_provenance
-from paintover.picture.save import check_target, check_words, save
+from paintover.picture.save import File, check_target, check_words, save, save_all
 
 __all__ = [
     "Closed",
+    "File",
     "Geometry",
     "Limits",
     "Metadata",
@@ -21,4 +22,5 @@ __all__ = [
     "open_mask",
     "read_provenance",
     "save",
+    "save_all",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +38,16 @@ class Pixels(Protocol):
     def rgb_HWC(self) -> NDArray[Any]: ...
     @property
     def alpha_HW(self) -> NDArray[Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class File:
+    """One file to write: see `save`. `pixels` of two axes are grey, for PNG alone."""
+
+    path: str | os.PathLike[str]
+    pixels: Pixels | NDArray[Any]
+    metadata: Metadata | None = None
+    provenance: dict[str, Any] | None = None
 
 
 def check_target(
@@ -98,6 +110,22 @@ def save(
     the file as made with AI. The old file, if any, stays whole until the new one is on the disk. Raises RequestError as
     `check_target` does, and when EXIF or provenance are too long for a JPEG.
     """
+    [saved] = save_all([File(path, pixels, metadata, provenance)], force, keep_location)
+    return saved
+
+
+def save_all(files: Sequence[File], force: bool = False, keep_location: bool = False) -> list[Path]:
+    """Files that belong together, as `save` writes one: they take their places only once all of them are on the disk."""
+    ready = [_ready(file, force, keep_location) for file in files]
+    _replace(ready)
+    return [target for target, _ in ready]
+
+
+def _ready(file: File, force: bool, keep_location: bool) -> tuple[Path, memoryview]:
+    pixels = file.pixels
+    if isinstance(pixels, np.ndarray) and pixels.ndim == 2:
+        target = check_target(file.path, force, size_HW=(pixels.shape[0], pixels.shape[1]))
+        return target, _encoded(Image.fromarray(pixels), "PNG", target, _OPTIONS["PNG"])
     if isinstance(pixels, np.ndarray):
         rgb_HWC, alpha_HW = pixels[:, :, :3], pixels[:, :, 3] if pixels.shape[2] == 4 else None
     else:
@@ -105,15 +133,13 @@ def save(
     if rgb_HWC.dtype != np.uint8:
         raise ValueError(f"pixels to save must be uint8, not {rgb_HWC.dtype}")
     alpha = alpha_HW is not None and int(alpha_HW.min()) < 255
-    target = check_target(path, force, alpha, (rgb_HWC.shape[0], rgb_HWC.shape[1]))
+    target = check_target(file.path, force, alpha, (rgb_HWC.shape[0], rgb_HWC.shape[1]))
     kind = _FORMATS[target.suffix.lower()]
     if alpha_HW is None or kind == "JPEG":
         image = Image.fromarray(np.ascontiguousarray(rgb_HWC))
     else:
         image = Image.fromarray(np.dstack([rgb_HWC, alpha_HW]))
-    encoded = _encoded(image, kind, target, _options(kind, target, metadata, provenance, keep_location))
-    _replace(target, encoded)
-    return target
+    return target, _encoded(image, kind, target, _options(kind, target, file.metadata, file.provenance, keep_location))
 
 
 def _encoded(image: Image.Image, kind: str, target: Path, options: dict[str, Any]) -> memoryview:
@@ -154,26 +180,33 @@ def _options(
     return options
 
 
-def _replace(target: Path, data: memoryview) -> None:
-    """Atomic write: a file beside the target, flushed to the disk, then renamed over it."""
-    beside = _temporary(target)
+def _replace(files: Sequence[tuple[Path, memoryview]]) -> None:
+    """Atomic write: a file beside each target, all flushed to the disk, then renamed over the targets."""
+    written: list[tuple[Path, Path]] = []
+    target = files[0][0]
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
+            for target, data in files:
+                beside = _temporary(target)
+                descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+                written.append((beside, target))
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for beside, target in written:
+                os.replace(beside, target)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            for beside, _ in written:
+                beside.unlink(missing_ok=True)
             raise
         if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk too
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            for place in {target.parent for target, _ in files}:
+                folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
     except OSError as error:
         raise RequestError(f"{target}: cannot be written ({_reason(error)}); choose another place") from None
 
