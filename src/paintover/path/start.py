@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,3 +27,9 @@ def late(x0_BCHW: Tensor, noise_BCHW: Tensor, steps: Sequence[Step], strength: f
     if strength == 1:
         return noise_BCHW
     return steps[0].noised(x0_BCHW, noise_BCHW)
+
+
+def noises(seed: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Callable[[], Tensor]:
+    """A seed's stream of noises, another one at each call; the first is `noise(seed, shape)`."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(tuple(shape), generator=generator).to(device)
