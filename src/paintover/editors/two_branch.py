@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 class TwoBranchKnobs(Knobs):
     guidance: float = Field(7.5, ge=-50, le=50, description="how strongly the caption is followed (1: no guidance)")
     negative_prompt: str = Field("", max_length=2000, description="what to steer away from")
-    inversion: Literal["direct", "ddim"] = Field("direct", description="how the picture's own path is found")
+    inversion: Literal["direct", "ddim", "fixed-point", "negative-prompt", "null-text", "edit-friendly"] = Field(
+        "direct", description="how the picture's own path is found (see inversion.md)"
+    )
+    inner: int = Field(10, ge=1, le=500, description="null-text: most optimiser steps at each step")
+    iterations: int = Field(5, ge=1, le=50, description="fixed-point: most corrections of each step")
 
 
 K = TypeVar("K", bound=TwoBranchKnobs)
@@ -78,7 +82,7 @@ class TwoBranch(Editor[K]):
     way its walk does not depend on what is wanted: prepared once, edited often. Both branches begin at the same noise.
     """
 
-    needs = ("text-to-image",)
+    needs: ClassVar[tuple[str, ...]] = ("text-to-image",)
     told = "caption"
     takes_source_prompt = True
     picture = "either"
@@ -94,6 +98,7 @@ class TwoBranch(Editor[K]):
             return depends | guided | {"seed": request.seed, "shape": list(context.shape)}
         inversion = INVERSIONS[knobs.inversion]
         depends |= {"inversion": knobs.inversion}
+        depends |= {knob: getattr(knobs, knob) for knob in inversion.knobs}
         return depends | (guided if inversion.guided else {}) | ({"seed": request.seed} if inversion.random else {})
 
     def prepare(self, context: Context[K]) -> Preparation:
@@ -106,7 +111,7 @@ class TwoBranch(Editor[K]):
         knobs, steps = context.knobs, self._steps(context)
         source, null = self._prompts(context, context.request.source_prompt or "", knobs.negative_prompt)
         if context.source_BCHW is not None:
-            told = Told(source, null, knobs.guidance, context.request.seed)
+            told = Told(source, null, knobs.guidance, context.request.seed, knobs.inner, knobs.iterations)
             return (yield from INVERSIONS[knobs.inversion].invert(context.source, steps, told)).tensors()
         record = Record()
         x_T = noise(context.request.seed, context.shape, context.device)

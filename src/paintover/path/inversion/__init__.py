@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from paintover.path.inversion.ddim import ddim, direct
+from paintover.path.inversion.edit_friendly import edit_friendly
+from paintover.path.inversion.fixed_point import fixed_point
+from paintover.path.inversion.negative import negative_prompt
+from paintover.path.inversion.null_text import null_text
 from paintover.path.inversion.told import Told
 from paintover.path.schedule import Step
 from paintover.path.source import Inverting
@@ -23,6 +27,7 @@ class Inversion:
     eta:    of the steps that it needs: 0 is DDIM, 1 is DDPM.
     guided: whether its result depends on the guidance scale and the null condition, so that others invert anew.
     random: whether its result depends on the seed.
+    knobs:  what else of `Told` it depends on, and of the knobs of the same name.
     """
 
     invert: Callable[[Tensor, Sequence[Step], Told], Inverting]
@@ -31,6 +36,7 @@ class Inversion:
     eta: float = 0.0
     guided: bool = False
     random: bool = False
+    knobs: tuple[str, ...] = ()
 
 
 INVERSIONS: dict[str, Inversion] = {
@@ -38,4 +44,28 @@ INVERSIONS: dict[str, Inversion] = {
         direct, "the inversion's own latents, replayed: exact, at no further cost", "Direct Inversion (Ju et al. 2023)"
     ),
     "ddim": Inversion(ddim, "up to the noise and down again, unguided: approximate", "DDIM (Song et al. 2021)"),
+    "fixed-point": Inversion(
+        fixed_point,
+        "each step up solved for the step down, by iteration; replayed",
+        "ReNoise (Garibi et al. 2024), AIDI (Pan et al. 2023)",
+        knobs=("iterations",),
+    ),
+    "negative-prompt": Inversion(
+        negative_prompt, "the source prompt is what guidance is held against", "Negative-prompt inversion (Miyake et al. 2023)"
+    ),
+    "null-text": Inversion(
+        null_text,
+        "a null for each step, optimised until the guided walk comes back: slow",
+        "Null-text inversion (Mokady et al. 2023)",
+        guided=True,
+        knobs=("inner",),
+    ),
+    "edit-friendly": Inversion(
+        edit_friendly,
+        "noise maps that lead a DDPM walk through the noised picture: exact",
+        "Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024)",
+        eta=1.0,
+        guided=True,
+        random=True,
+    ),
 }

@@ -11,7 +11,7 @@ from paintover.path.predict import Condition
 class Told:
     """source: the condition of the picture's caption (of "" where there is none); null: that of no words, or of the negative
     prompt. guidance: the scale at which the edit will be walked. seed: of the noise, where an inversion draws some. inner:
-    the most optimiser steps of null-text inversion at each step.
+    the most optimiser steps of null-text inversion at each step; iterations: the most corrections of fixed-point inversion.
     """
 
     source: Condition
@@ -19,3 +19,4 @@ class Told:
     guidance: float = 1.0
     seed: int = 0
     inner: int = 10
+    iterations: int = 5
