@@ -22,10 +22,32 @@ EVALUATIONS = {
     "instruct": 3 * STEPS,
     "sdedit": 2 * 6,
     "mdp-noise": STEPS + 2 * 5,
+    # Without a source prompt, what guides inside the window is told "" as what it is held against: one at each of 5 steps.
+    "mdp-condition": STEPS + 5 + 2 * 5,
+    "mdp-guidance": STEPS + 5 + 2 * 5,
+    "mdp-latent": STEPS + 2 * 4,  # none up to the end of the window
+    "diffedit": 8 + 2 * 10 + 2 * 8,  # inverted for 8 steps, ten noises under two texts, walked back
+    "ledits": STEPS + 2 * STEPS,  # the inversion; "" and one edit at each step
+    "flowedit": 3 * 7,  # the last 7 steps: two for the caption, one for no source prompt
+    "rf-inversion": STEPS + 2 * STEPS,
     "imagine": 2 * STEPS,
 }
 # Knobs that matter only beside others: (editor, knob): what they are tried with.
-BESIDE: dict[tuple[str, str], dict] = {("mdp-noise", "t_max"): {"t_m": 10}}
+BESIDE: dict[tuple[str, str], dict] = {
+    ("mdp-noise", "t_max"): {"t_m": 10},
+    ("mdp-condition", "t_max"): {"t_m": 10},
+    ("mdp-guidance", "t_max"): {"t_m": 10},
+    ("rf-inversion", "start"): {"stop": 28},
+    ("mdp-latent", "t_max"): {"t_m": 10, "schedule": "linear"},  # with a share of 1 only the end of the window matters
+}
+# Of every editor that walks beside its source: what matters to one inversion only is tried with that one.
+INVERTED = {"inner": {"inversion": "null-text"}, "iterations": {"inversion": "fixed-point"}}
+BESIDE |= {
+    (name, knob): {**beside, **BESIDE.get((name, knob), {})}
+    for name in registry.names()
+    for knob, beside in INVERTED.items()
+    if {knob, "inversion"} <= set(registry.get(name).Knobs.model_fields)
+}
 OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).picture != "never"])
 
 
@@ -101,14 +123,17 @@ def test_every_knob_but_the_defaults_matters(name, order):
     """A knob that changes nothing would be one that is not connected."""
     for knob, about in registry.get(name).Knobs.model_json_schema()["properties"].items():
         beside = BESIDE.get((name, knob), {})
-        before = edit_one(order(name, knobs=beside, preserve=False)).rgb_HWC
-        after = edit_one(order(name, knobs={**beside, knob: another(about)}, preserve=False)).rgb_HWC
+        fields = {"source_prompt": "a field"} if knob == "source_guidance" else {}
+        before = edit_one(order(name, knobs=beside, preserve=False, **fields)).rgb_HWC
+        after = edit_one(order(name, knobs={**beside, knob: another(about)}, preserve=False, **fields)).rgb_HWC
         assert not np.array_equal(before, after), knob
 
 
 def another(about: dict):
     """A value that is not the knob's default."""
     default = about["default"]
+    if "examples" in about:
+        return next(value for value in about["examples"] if value != default)
     if "enum" in about:
         return next(value for value in about["enum"] if value != default)
     if about["type"] in ("boolean", "string"):
