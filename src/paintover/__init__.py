@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from paintover.orders.redo import redo as redo
     from paintover.orders.run import edit as edit
     from paintover.orders.run import imagine as imagine
+    from paintover.orders.sweep import sweep as sweep
     from paintover.picture.limits import Limits as Limits
     from paintover.request import EditRequest as EditRequest
     from paintover.request import EditResult as EditResult
@@ -28,6 +29,7 @@ _HOME = {
     "imagine": "paintover.orders.run",
     "redo": "paintover.orders.redo",
     "batch": "paintover.orders.batch",
+    "sweep": "paintover.orders.sweep",
     "load": "paintover.models.bundle",
     "Limits": "paintover.picture.limits",
     "EditRequest": "paintover.request",

@@ -12,13 +12,13 @@ import sys
 
 import typer
 
-from paintover.cli import edit, about, train, evaluate  # isort: skip (this is the order of --help)
+from paintover.cli import edit, sweep, about, train, evaluate  # isort: skip (this is the order of --help)
 from paintover.cli.shared import app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
 
-__all__ = ["about", "app", "edit", "evaluate", "main", "train"]
+__all__ = ["about", "app", "edit", "evaluate", "main", "sweep", "train"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -71,9 +71,9 @@ class Editor(ABC, Generic[K]):
     `needs` are the capabilities that a bundle must have. `picture` says whether it edits one ("needed"), makes one ("never"),
     or edits one that is given or made from the source prompt ("either"). `steps` is the default count of denoising steps; a
     bundle's own recommendation goes before it, and the request's before both. `told` is what it takes the request's words
-    for: an instruction (what should change) or a caption (of the picture that is wanted). `confined`: nothing may change outside
-    of the mask that it shows. `swept`: the knobs, and their values,
-    that `paintover sweep` varies where none are named.
+    for: an instruction (what should change) or a caption (of the picture that is wanted). `confined`: nothing may change
+    outside of the mask that it shows. `swept`: the knobs, and their values, that `paintover sweep` varies unless others are
+    named.
     """
 
     name: ClassVar[str]

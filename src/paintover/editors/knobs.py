@@ -64,8 +64,8 @@ def takes(editor: str, knobs: type[Knobs]) -> str:
 def _takes(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(str(v) for v in schema["enum"])
-    if "examples" in schema:  # of a text that is not free
-        return " or ".join(str(v) for v in schema["examples"])
+    if "choices" in schema:  # of a text that is not free, and yet more than an enum
+        return " or ".join(str(v) for v in schema["choices"])
     if "anyOf" in schema:
         return _takes(next(s for s in schema["anyOf"] if s.get("type") != "null"))
     kind = {"number": "a number", "integer": "a whole number", "boolean": "true or false"}.get(schema["type"], "text")

@@ -23,7 +23,8 @@ class MDPKnobs(TwoBranchKnobs):
         "constant",
         max_length=2000,
         description="how the picture's share falls within the window; or the shares, one for each of its steps",
-        json_schema_extra={"examples": [*_NAMED, "1,0.8,0.5"]},
+        examples=["linear"],
+        json_schema_extra={"choices": [*_NAMED, "1,0.8,0.5"]},
     )
     share: float = Field(1.0, ge=0, le=1, description="the picture's share in the window: multiplies the schedule")
     amplify: float = Field(1.0, ge=0, le=4, description="multiplies what is borrowed from the picture")

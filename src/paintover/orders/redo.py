@@ -41,6 +41,8 @@ class Redone:
 def request_in(path: str | Path, limits: Limits = Limits()) -> EditRequest:
     """The request that a picture of ours carries. Raises PictureError if it carries none that we can read."""
     found = pictures.read_provenance(path, limits)
+    if "sweep" in found:
+        raise PictureError(f"{path}: is a grid of many edits; sweep again, or repeat one of them")
     try:
         return EditRequest.model_validate(found["request"])
     except (KeyError, ValueError):
