@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paintover.cli.shared import (
+    EDITORS_OF_MADE,
     EDITORS_OF_PICTURES,
     AsJson,
     Device,
@@ -52,6 +55,7 @@ def edit(
     steps: Steps = None,
     preserve: Annotated[bool, typer.Option(help="Keep untouched pixels bit for bit; or the model's raw output.")] = True,
     keep_location: Annotated[bool, typer.Option("--keep-location", help="Keep the GPS position in the file.")] = False,
+    shown: Annotated[bool, typer.Option("--show", help="Also save the mask that the editor found: OUT.mask.png.")] = False,
     force: Force = False,
     as_json: AsJson = False,
     device: Device = None,
@@ -61,7 +65,7 @@ def edit(
     knobs: dict[str, str],
 ) -> None:
     """Edit a picture as the words say."""
-    from paintover.orders.order import Order, request_for
+    from paintover.orders.order import Order, beside, request_for
 
     request = request_for(
         picture=picture,
@@ -76,15 +80,18 @@ def edit(
         preserve=preserve,
     )
     limits = limits_of(max_pixels, max_bytes, max_frames)
-    target = out or _free(f"{Path(picture).stem}.edited.png")
-    _serve(Order(request, out=target, force=force, keep_location=keep_location, limits=limits), device, as_json)
+    target = out or _free(f"{Path(picture).stem}.edited.png", *([partial(beside, name="mask")] if shown else []))
+    order = Order(request, out=target, show=shown, force=force, keep_location=keep_location, limits=limits)
+    _serve(order, device, as_json)
 
 
 @app.command()
-@with_knobs("imagine")
+@with_knobs("imagine", *EDITORS_OF_MADE)
 def imagine(
     *,
     prompt: Annotated[str, typer.Argument(help='What the picture should show, for example "a cow in a meadow".')],
+    then: Annotated[str | None, typer.Option(help="Then edit it: a caption of a second picture, made beside it.")] = None,
+    editor: Annotated[str | None, typer.Option(help=f"With --then: {', '.join(EDITORS_OF_MADE)}.")] = None,
     out: Out = None,
     model: Model = "builtin",
     seed: Seed = 0,
@@ -94,11 +101,14 @@ def imagine(
     device: Device = None,
     knobs: dict[str, str],
 ) -> None:
-    """Make a picture from words alone."""
-    from paintover.orders.order import Order, request_for
+    """Make a picture from words alone, and with --then another one beside it: both are saved."""
+    from paintover.orders.order import Order, beside
+    from paintover.orders.run import imagined
 
-    request = request_for(instruction=prompt, editor="imagine", knobs=knobs, model=model, seed=seed, steps=steps)
-    _serve(Order(request, out=out or _free("imagined.png"), force=force), device, as_json)
+    request = imagined(prompt, then, editor, knobs=knobs, model=model, seed=seed, steps=steps)
+    target = out or _free("imagined.png", *([partial(beside, name="source")] if then is not None else []))
+    source = beside(target, "source") if then is not None else None
+    _serve(Order(request, out=target, force=force, out_source=source), device, as_json)
 
 
 @app.command()
@@ -217,24 +227,37 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
         result = edit_one(replace(order, on_step=on_step), device=device)
     for warning in result.record["warnings"]:
         tell(f"paintover: note: {warning}")
+    if order.show and not result.files:
+        tell(f"paintover: note: {order.request.editor} finds no mask, so there is none to show")
     if as_json:
-        print_json(_described(result))
+        print_json(_described(result) | (_of_source(result) if "source" in result.files else {}))
     else:
-        print(result.path)
+        print(result.path, *result.files.values(), sep="\n")
 
 
 def _described(result: EditResult) -> dict[str, Any]:
     height, width = result.rgb_HWC.shape[:2]
     request: EditRequest = result.request
     out = str(result.path) if result.path is not None else None
-    return {"out": out, "width": width, "height": height, "request": request.model_dump(mode="json"), "record": result.record}
+    said = {"out": out, "width": width, "height": height, "request": request.model_dump(mode="json"), "record": result.record}
+    files = {name: str(path) for name, path in result.files.items() if name != "source"}
+    return said | ({"shown": files} if files else {})
 
 
-def _free(name: str) -> Path:
-    """A file name in the current folder that is not taken: photo.edited.png, photo.edited-2.png, ..."""
+def _of_source(result: EditResult) -> dict[str, Any]:
+    from paintover.orders.order import of_source
+
+    height, width = result.shown["source"].shape[:2]
+    request = of_source(result.request).model_dump(mode="json")
+    return {"source": {"out": str(result.files["source"]), "width": width, "height": height, "request": request}}
+
+
+def _free(name: str, *besides: Callable[[Path], Path]) -> Path:
+    """A file name in the current folder that is not taken: photo.edited.png, photo.edited-2.png, ...; nor are its besides."""
     stem, suffix = os.path.splitext(name)
     numbered = (Path(name) if n == 1 else Path(f"{stem}-{n}{suffix}") for n in range(1, 10_000))
-    free = next((path for path in numbered if not os.path.lexists(path)), None)
+    taken = os.path.lexists
+    free = next((path for path in numbered if not any(map(taken, (path, *(beside(path) for beside in besides))))), None)
     if free is None:
         raise RequestError(f"{name} and its numbered names are all taken; name the output with -o")
     return free

@@ -17,8 +17,8 @@ from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
-from paintover.errors import ModelError
-from paintover.orders.order import Checked, resolve
+from paintover.errors import ModelError, RequestError
+from paintover.orders.order import Checked, beside, of_source, resolve
 from paintover.path.predict import Path, Preparation
 from paintover.picture.geometry import Geometry
 from paintover.request import EditResult
@@ -63,9 +63,15 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     codec = bundle.codec
     native_HW = (bundle.size, bundle.size) if picture is None else picture.size_HW
     geometry = Geometry.fit(native_HW, bundle.size**2, bundle.multiple)
+    if bundle.most is not None and max(geometry.padded_HW) > bundle.most:
+        raise RequestError(
+            f"{bundle.name} works on at most {bundle.most} pixels a side, and a picture of these proportions would take "
+            f"{max(geometry.padded_HW)}; crop it to be less elongated"
+        )
     height, width = (side // codec.factor for side in geometry.padded_HW)
     shape = (1, codec.channels, height, width)
-    context: Context[Any] = Context(bundle, request, knobs, shape)
+    mask_HW = None if checked.mask_HW is None else _on_grid(checked.mask_HW, geometry, codec.factor).to(bundle.denoiser.device)
+    context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW)
     editor.check(context)
     about = {
         "edition": paintover.__version__,  # another edition may prepare the same thing differently
@@ -106,8 +112,15 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     if picture is None or work.reconstruction_hwC is None:
         rgb_HWC, alpha_HW = np.rint(work.geometry.inverse(edited_hwC) * 255).astype(np.uint8), None
     else:
+        own = work.context.shown.get("mask") if work.checked.editor.confined else None
         closed = pictures.close(
-            picture, edited_hwC, work.reconstruction_hwC, work.geometry, mask_HW=work.checked.mask_HW, preserve=request.preserve
+            picture,
+            edited_hwC,
+            work.reconstruction_hwC,
+            work.geometry,
+            mask_HW=work.checked.mask_HW,
+            within_hw=None if own is None else _at_working_size(work, own),
+            preserve=request.preserve,
         )
         rgb_HWC, alpha_HW, record = closed.rgb_HWC, closed.alpha_HW, dict(closed.record)
     record |= computed
@@ -126,17 +139,35 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
         return result
     provenance = {"request": request.model_dump(mode="json"), "record": record}
     metadata = picture.metadata if picture is not None else None
-    saved = pictures.save(order.out, result, metadata, provenance, force=order.force, keep_location=order.keep_location)
-    return replace(result, path=saved)
+    files, source = [pictures.File(order.out, result, metadata, provenance)], {}
+    if order.out_source is not None:
+        by_words = {"request": of_source(request).model_dump(mode="json"), "record": computed}
+        files.append(pictures.File(order.out_source, shown["source"], None, by_words))
+        source = {"source": order.out_source}
+    masks = {name: beside(order.out, name) for name, pixels in shown.items() if order.show and pixels.ndim == 2}
+    files += [pictures.File(path, shown[name]) for name, path in masks.items()]
+    saved, *_ = pictures.save_all(files, force=order.force, keep_location=order.keep_location)
+    return replace(result, path=saved, files=source | masks)
 
 
 def _shown(work: Work, tensor: Tensor) -> NDArray[np.uint8]:
     """Latents as a picture, or a mask of the latents' grid, at the size of the result."""
     if tensor.ndim == 4:
         return np.rint(work.geometry.inverse(_decode(work.context.bundle, tensor)) * 255).astype(np.uint8)
-    grid = functional.interpolate(tensor[None, None].float().cpu(), size=work.geometry.padded_HW, mode="nearest")
-    mask_hwC = grid[0].permute(1, 2, 0).expand(-1, -1, 3).numpy()
-    return np.rint(work.geometry.inverse(mask_hwC)[..., 0] * 255).astype(np.uint8)
+    mask_hw = _at_working_size(work, tensor)
+    return np.rint(work.geometry.inverse(mask_hw[:, :, None])[:, :, 0] * 255).astype(np.uint8)
+
+
+def _at_working_size(work: Work, mask_HW: Tensor) -> NDArray[np.float32]:
+    """A mask on the latents' grid as one of the padded working picture."""
+    grid = functional.interpolate(mask_HW[None, None].float().cpu(), size=work.geometry.padded_HW, mode="nearest")
+    return grid[0, 0].numpy()
+
+
+def _on_grid(mask_HW: NDArray[np.float32], geometry: Geometry, factor: int) -> Tensor:
+    """The user's mask on the latents' grid: 1 where it lets any pixel change. (`close` keeps to the pixels.)"""
+    mask_hw = torch.from_numpy(np.ascontiguousarray(geometry.apply(mask_HW[:, :, None])[:, :, 0]))
+    return (functional.max_pool2d(mask_hw[None], factor)[0] > 1 / 255).float()
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def close(
     geometry: Geometry,
     mask_HW: Float | None = None,
     preserve: bool = True,
+    within_hw: Float | None = None,
 ) -> Closed:
     """Carries an edit made at the padded working size back onto the picture.
 
@@ -44,7 +45,8 @@ def close(
     source, so that the codec's error is no change. Three layers, mixed at each pixel: a colour map of the whole picture, a
     colour map of the neighbourhood (both applied to native pixels, so native detail survives), and, where no colour map
     explains the change, the edit itself scaled up. `mask_HW` (native size, float32 0..1) says where changes are allowed and
-    takes the place of the estimated mask. `preserve=False` hands out the model's output scaled up.
+    takes the place of the estimated mask. `within_hw` (padded working size, 0..1) says where the editor itself worked: neither
+    mask reaches beyond it. `preserve=False` hands out the model's output scaled up.
     Raises RequestError when the mask's size is not the picture's, ValueError when a working size is not the geometry's.
     """
     edited, source = (np.clip(np.nan_to_num(geometry.crop(a)), 0, 1).astype(np.float32) for a in (edited_hwC, source_hwC))
@@ -54,6 +56,11 @@ def close(
     if not preserve:
         return _raw(picture, edited, source, geometry)
     layers = _layers(edited, source, estimate_mask=mask_HW is None)
+    if within_hw is not None:
+        within = np.clip(geometry.crop(within_hw), 0, 1).astype(np.float32)
+        layers = replace(layers, mask_hw=layers.mask_hw * within, whole=layers.whole and bool(within.all()))
+        if mask_HW is not None:
+            mask_HW = mask_HW * resize(within[:, :, None], geometry.native_HW, Image.Resampling.NEAREST)[:, :, 0]
     change_HW, rgb_HWC = _compose(picture, layers, mask_HW)
     changed = change_HW > 0
     fraction = float(changed.mean())
