@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class MasaCtrlKnobs(TwoBranchKnobs):
     from_step: int = Field(4, ge=0, le=50, description="from which of 50 steps on the source is looked at (later: freer)")
     from_layer: int = Field(10, ge=0, le=15, description="from which of 16 self-attention layers on (7 to 15: the decoder)")
-    mask: str = Field(
+    subject: str = Field(
         "", max_length=1000, examples=["cow/sheep"], description='tell a thing from what is behind it, by words: "cow/sheep"'
     )
-    threshold: float = Field(0.1, ge=0, le=1, examples=[0.5], description="how sure of its words --mask must be")
+    threshold: float = Field(0.1, ge=0, le=1, examples=[0.5], description="how sure of its words --subject must be")
 
 
 class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
@@ -40,7 +40,7 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
 
     def check(self, context: Context[MasaCtrlKnobs]) -> None:
         if self._words(context) and not context.knobs.guidance:
-            raise KnobError("mask looks for words of the caption, which guidance 0 does not read; use another guidance")
+            raise KnobError("subject looks for words of the caption, which guidance 0 does not read; use another guidance")
 
     def branch(self, context: Context[MasaCtrlKnobs], branches: Branches) -> Path:
         from paintover.path.attention import Beside, WordMap
@@ -75,6 +75,6 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
         from paintover.conditions.words import pair
 
         request = context.request
-        if not context.knobs.mask:
+        if not context.knobs.subject:
             return None
-        return pair(context.bundle.text, request.source_prompt or "", request.instruction, context.knobs.mask, "mask")
+        return pair(context.bundle.text, request.source_prompt or "", request.instruction, context.knobs.subject, "subject")
