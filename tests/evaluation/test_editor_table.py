@@ -271,7 +271,7 @@ def test_the_report_is_whole_and_needs_nothing_beside_it(tmp_path):
     outcomes.append(Edited("instruct", _scene(0), failure="<b>no</b>"))
     told = {name: {"steps": 20, "told": "caption", "knobs": {"guidance": 1.5}, "paper": "A & B"} for name in FOUR}
     told["instruct"] = {**told[FOUR[0]], "told": "instruction"}
-    about = dict.fromkeys(("model", "fingerprint", "size", "seed", "device", "date"), "x") | {"count": 8, "timed": 0}
+    about = dict.fromkeys(("model", "fingerprint", "size", "seed", "device", "date"), "x") | {"count": 8}
     report = {**about, "columns": told, **standing(outcomes, told), "claim": claim.check(outcomes)}
     page = comparison.write(tmp_path, outcomes, report).read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "report.json", "sheet.jpg", "table.md"]

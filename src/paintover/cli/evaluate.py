@@ -89,7 +89,7 @@ def editors(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder for the report: report.json, table.md, index.html, sheet.jpg.")
     ],
-    count: Annotated[int, typer.Option(min=1, help="How many scenes; 16 are a full round.")] = 32,
+    count: Annotated[int, typer.Option(min=1, help="How many scenes; 16 are a full round.")] = 16,
     editors: Annotated[
         str | None, typer.Option(help="Which, as a,b,c (default: all, and published forms such as mdp-noise+null-text).")
     ] = None,

@@ -52,18 +52,20 @@ def group(report: dict[str, Any], name: str) -> Listing:
 
 
 def costs(report: dict[str, Any]) -> Listing:
-    heads = ["editor", "steps", "evaluations cold", "warm", "warm, a step", "seconds cold", "seconds warm", "failed"]
+    heads = ["editor", "steps", "evaluations cold", "warm", "warm, a step", "timed", "seconds cold", "seconds warm", "failed"]
     rows = []
     for name, row in report["costs"].items():
         seconds = [
-            "–" if row[key] is None else f"{row[key]:.2f} ± {number(row[key + '_se'], 2)}"
+            "–" if row[key] is None else f"{row[key]:.2f}" + ("" if row[f"{key}_se"] is None else f" ± {row[key + '_se']:.2f}")
             for key in ("seconds_cold", "seconds_warm")
         ]
         evaluations = [number(row[f"evaluations_{when}"], 0) for when in ("cold", "warm")]
         failed = len(report["failures"].get(name, ()))
         steps = report["columns"][name]["steps"]
-        rows.append([name, str(steps or "–"), *evaluations, number(row["per_step"], 2), *seconds, str(failed or "–")])
-    return Listing(f"Costs, each edit alone ({report['device']}; mean of {report['timed']} scenes)", heads, rows)
+        rows.append(
+            [name, str(steps or "–"), *evaluations, number(row["per_step"], 2), str(row["timed"]), *seconds, str(failed or "–")]
+        )
+    return Listing(f"Costs, each edit alone, on {report['device']}", heads, rows)
 
 
 def _errors(row: dict[str, Any]) -> list[str]:
