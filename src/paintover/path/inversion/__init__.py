@@ -28,6 +28,7 @@ class Inversion:
     guided: whether its result depends on the guidance scale and the null condition, so that others invert anew.
     random: whether its result depends on the seed.
     knobs:  what else of `Told` it depends on, and of the knobs of the same name.
+    free:   whether nothing holds its walk back to the picture, so that guidance carries it off.
     """
 
     invert: Callable[[Tensor, Sequence[Step], Told], Inverting]
@@ -37,13 +38,14 @@ class Inversion:
     guided: bool = False
     random: bool = False
     knobs: tuple[str, ...] = ()
+    free: bool = False
 
 
 INVERSIONS: dict[str, Inversion] = {
     "direct": Inversion(
         direct, "the inversion's own latents, replayed: exact, at no further cost", "Direct Inversion (Ju et al. 2023)"
     ),
-    "ddim": Inversion(ddim, "up to the noise and down again, unguided: approximate", "DDIM (Song et al. 2021)"),
+    "ddim": Inversion(ddim, "up to the noise and down again, unguided: approximate", "DDIM (Song et al. 2021)", free=True),
     "fixed-point": Inversion(
         fixed_point,
         "each step up solved for the step down, by iteration; replayed",

@@ -1,0 +1,147 @@
+"""A picture inverted and brought back: what an edit beside it will start from, and how much of it that start still holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paintover.editors.editor import Context
+from paintover.editors.two_branch import Branches, TwoBranch, TwoBranchKnobs
+from paintover.errors import RequestError
+from paintover.orders.order import Checked, Order, request_for
+from paintover.picture.limits import Limits
+from paintover.request import EditResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from paintover.engine.cache import PrepareCache
+    from paintover.path.predict import Path as Walk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inverted:
+    """result: the reconstruction, at the picture's size. cached: whether the inversion was found in the cache.
+
+    psnr: dB of the reconstruction against the picture; psnr_codec: against what the codec alone makes of it; codec: of that
+    against the picture, which no inversion can beat. All at the size that the model works at, in floating point.
+    """
+
+    result: EditResult
+    cached: bool
+    psnr: float
+    psnr_codec: float
+    codec: float
+
+
+class Reconstruction(TwoBranch[TwoBranchKnobs]):
+    """The edit that changes nothing: the source branch itself, or, where nothing holds it, its guided walk from x_T."""
+
+    name = "invert"
+    summary = "What an inversion makes of the picture."
+    paper = "see docs/inversion.md"
+    steps = 50
+    Knobs = TwoBranchKnobs
+
+    def branch(self, context: Context[TwoBranchKnobs], branches: Branches) -> Walk:
+        from paintover.path.inversion import INVERSIONS
+        from paintover.path.walk import walk
+
+        guide = branches.guide(branches.c_source)
+        if INVERSIONS[context.knobs.inversion].free and context.knobs.guidance != 1:
+            return walk(branches.x_T, branches.steps, guide, after=branches.after)
+        return walk(branches.source.record.x[-1], [], guide)
+
+
+def invert(
+    picture: Any,
+    *,
+    source_prompt: str | None = None,
+    model: str | Path = "builtin",
+    seed: int | None = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    keep_location: bool = False,
+    limits: Limits = Limits(),
+    device: str | None = None,
+    on_step: Callable[[Any], None] | None = None,
+    cache: PrepareCache | None = None,
+    **knobs: Any,
+) -> Inverted:
+    """Inverts a picture, told its caption, and brings it back. Knobs: inversion, guidance, negative_prompt, inner, iterations.
+
+    The inversion is kept in the cache, where every edit finds it that inverts the same picture likewise. Arguments and errors
+    otherwise as for `edit`; `out` is where the reconstruction is saved, as large as the picture.
+    """
+    from paintover import picture as pictures
+    from paintover.editors.knobs import read
+
+    named = isinstance(picture, (str, Path))
+    request = request_for(
+        picture=str(picture) if named else None,
+        instruction=source_prompt or "",
+        source_prompt=source_prompt,
+        editor=Reconstruction.name,
+        knobs=knobs,
+        model=str(model),
+        seed=seed or 0,
+        steps=steps,
+        preserve=False,
+    )
+    read(Reconstruction.name, TwoBranchKnobs, knobs)
+    if picture is None:
+        raise RequestError("there is no picture to invert; name one")
+    target = Path(out) if out is not None else None
+    if target is not None:
+        pictures.check_target(target, force)
+    opened = pictures.open(picture, limits)
+    if target is not None:
+        transparent = opened.alpha_HW is not None and int(opened.alpha_HW.min()) < 255
+        pictures.check_target(target, force, transparent, opened.size_HW)
+    order = Order(request, None if named else picture, out=target, force=force, keep_location=keep_location, on_step=on_step)
+    return _inverted(Checked(order, Reconstruction(), opened, None), cache, device)
+
+
+def _inverted(checked: Checked, cache: PrepareCache | None, device: str | None) -> Inverted:
+    import time
+
+    import torch
+
+    from paintover.engine.cache import shared
+    from paintover.engine.engine import Engine
+    from paintover.models.bundle import load
+    from paintover.orders.work import begin, finish
+
+    order, picture = checked.order, checked.picture
+    bundle = load(order.request.model, device=device)
+    cache = cache or shared()
+    work, engine = begin(checked, bundle, cache), Engine(bundle.denoiser)
+    assert work.key is not None
+    assert picture is not None
+    assert work.reconstruction_hwC is not None
+    prepared = cache.find(work.key)
+    cached = prepared is not None
+    if prepared is None:
+        prepared = cache.keep(work.key, engine.result(engine.add(work.preparation(), order.on_step, order.cancelled)))
+    ready = time.perf_counter()
+    latents_BCHW = engine.result(engine.add(work.path(prepared), order.on_step, order.cancelled))
+    result = finish(work, latents_BCHW, engine.counters.rows, ready)
+    with torch.no_grad():
+        pixels_CHW = (bundle.codec.decode(latents_BCHW)[0].float().cpu() + 1) / 2
+    crop = work.geometry.crop
+    back = crop(pixels_CHW.clamp(0, 1).permute(1, 2, 0).contiguous().numpy())
+    seen, codec = crop(work.geometry.apply(picture.rgb_HWC)), crop(work.reconstruction_hwC)
+    return Inverted(result, cached, _psnr(back, seen), _psnr(back, codec), _psnr(codec, seen))
+
+
+def _psnr(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    """In dB of pictures 0..1, at most 150: closer than that is the rounding of the arithmetic."""
+    import numpy as np
+
+    return round(-10 * math.log10(max(float(np.square(a.astype(np.float64) - b).mean()), 1e-15)), 2)
