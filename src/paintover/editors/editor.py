@@ -51,6 +51,13 @@ class Context(Generic[K]):
         return kind.from_config(self.bundle.scheduler_config)
 
     @property
+    def diffusion(self) -> Schedule:
+        """The schedule of a bundle with a UNet: for editors that need one, and whose steps are not DDIM's."""
+        from paintover.path.schedule import Schedule
+
+        return Schedule.from_config(self.bundle.scheduler_config)
+
+    @property
     def device(self) -> torch.device:
         return self.bundle.denoiser.device
 

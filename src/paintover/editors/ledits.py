@@ -56,7 +56,7 @@ class LEdits(Editor[LEditsKnobs]):
                     f"{wanted.text!r} sets in after {first} of {context.steps} steps and ends at {last}, so it is never at "
                     "work; use less warm_up, more cool_down, or more steps"
                 )
-        most = len(context.schedule.alphas_cumprod) - 1
+        most = len(context.diffusion.alphas_cumprod) - 1
         if int(context.steps * (1 + context.knobs.skip)) > most:
             raise KnobError(
                 f"{context.steps} steps after skipping {context.knobs.skip:g} of them are more than {most}; use fewer steps"
@@ -133,7 +133,7 @@ class LEdits(Editor[LEditsKnobs]):
     def _steps(self, context: Context[LEditsKnobs]) -> list[Step]:
         from paintover.path.dpm import dpm_steps
 
-        return dpm_steps(context.schedule, context.steps, context.knobs.skip)
+        return dpm_steps(context.diffusion, context.steps, context.knobs.skip)
 
     def _wanted(self, context: Context[LEditsKnobs]) -> list[Wanted]:
         schema = LEditsKnobs.model_json_schema()["properties"]
