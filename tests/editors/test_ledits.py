@@ -11,6 +11,7 @@ from diffusers import DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusi
 from diffusers.pipelines.ledits_pp import pipeline_leditspp_stable_diffusion as theirs_module
 from torch import Tensor
 
+from paintover.conditions.prompt import prompts
 from paintover.editors import registry
 from paintover.editors.editor import Context
 from paintover.engine.engine import Engine
@@ -18,6 +19,9 @@ from paintover.errors import KnobError, RequestError
 from paintover.models.bundle import Bundle, load
 from paintover.models.tiny import tiny
 from paintover.orders.order import request_for
+from paintover.path.dpm import SecondOrder, dpm_steps
+from paintover.path.guidance import classifier_free
+from paintover.path.inversion.edit_friendly import through
 from paintover.path.start import noise
 
 PICTURE = torch.rand((1, 3, 128, 128), generator=torch.Generator().manual_seed(5))
@@ -137,3 +141,69 @@ def test_equals_diffusers(models, monkeypatch, mask_from, words, knobs, asked):
     expected = pipe(editing_prompt=texts, output_type="latent", **MASKS[mask_from], **asked).images
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-3)
     assert (latents - prepared["x_SCHW"][-1:]).abs().max() > 0.05  # the edit does something
+
+
+def test_the_inversion_is_theirs_and_its_walk_the_pictures(models, monkeypatch):
+    """With a source prompt, they invert under guidance and then walk without: the walk leaves the picture. Ours does not.
+
+    (They also take the words for no words there, and no words for the words, so that the guidance leads away from them.)
+    Nor does ours where theirs leaves it without any words: with their scheduler's defaults, the last step goes to the clean
+    latents that the network foresees, and short walks end with a step of another order than they were inverted with.
+    """
+    pipe, bundle = models
+    context = context_of(bundle, "a hat", 6, "a field", skip=0.2, scale=0.0)
+    latents, _, evaluations = walked(context)
+    torch.testing.assert_close(latents, context.source, rtol=0, atol=1e-4)
+    assert evaluations == 2 * 6  # the source prompt and "" at each step; an edit of no strength is not asked about
+    invert(pipe, monkeypatch, 6, 0.2, "a field")
+    steps = dpm_steps(context.schedule, 6, 0.2)
+    theirs = torch.cat([z * step.sigma for z, step in zip(pipe.zs, steps, strict=True)])
+    swapped = classifier_free(*prompts(bundle.text, ["", "a field"]), 3.5)
+    ours = Engine(bundle.denoiser)
+    source = ours.result(ours.add(through(context.source, steps, SecondOrder(swapped), SEED)))
+    torch.testing.assert_close(torch.cat(source.added), theirs, rtol=0, atol=1e-3)
+    for source_prompt, config in (("a field", {}), ("", {"final_sigmas_type": "zero", "lower_order_final": True})):
+        invert(pipe, monkeypatch, 6, 0.2, source_prompt, **config)
+        asked = {"edit_guidance_scale": 0.0, "output_type": "latent", **MASKS["noise"]}
+        left = (pipe(editing_prompt=["a hat"], **asked).images - context.source).abs().max()
+        assert left > 0.05
+
+
+def test_what_is_not_at_work_is_not_asked_about(models):
+    _, bundle = models
+    _, _, evaluations = walked(context_of(bundle, "a hat (warm_up=25); a cow (cool_down=10)", 10))
+    assert evaluations == 10 + 5 + 2
+
+
+def test_masks_are_shown_and_the_users_is_kept_to(models):
+    _, bundle = models
+    mine = torch.zeros(16, 16)
+    mine[:5] = 1
+    context = replace(context_of(bundle, "a hat; -a cow", 4, threshold=0.5), mask_HW=mine)
+    walked(context)
+    assert set(context.shown) == {"mask", "mask 1", "mask 2"}
+    for mask in context.shown.values():
+        assert mask.shape == (16, 16)
+        assert 0 < mask[:5].mean() < 1
+        assert mask[5:].max() == 0
+
+
+def test_another_edit_of_a_picture_finds_its_inversion(models):
+    _, bundle = models
+    editor = registry.get("ledits")
+    depends = [editor.prepared_from(context_of(bundle, words, 4, scale=s)) for words, s in (("a hat", 5.0), ("-a cow", 3.0))]
+    assert depends[0] == depends[1] != editor.prepared_from(context_of(bundle, "a hat", 4, skip=0.3))
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "knobs", "error", "says"),
+    [
+        ("a hat (warm_up=40, cool_down=20)", 10, {}, KnobError, "'a hat' sets in after 8 of 10 steps and ends at 4"),
+        ("a hat", 2, {"cool_down": 10}, KnobError, "more cool_down, or more steps"),
+        ("a hat", 900, {"skip": 0.5}, KnobError, "use fewer steps"),
+        ("a hat (size=3)", 10, {}, RequestError, "no setting 'size'"),
+    ],
+)
+def test_edits_that_cannot_be(models, words, steps, knobs, error, says):
+    with pytest.raises(error, match=says):
+        context_of(models[1], words, steps, **knobs)
