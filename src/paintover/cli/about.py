@@ -19,6 +19,8 @@ def editors(*, as_json: AsJson = False) -> None:
         return
     from rich.table import Table
 
+    from paintover.models.description import NETWORKS
+
     for name in registry.names():
         editor = registry.get(name)
         table = Table(title=f"[bold]{name}[/bold]  {editor.summary}", title_justify="left", box=None, pad_edge=False)
@@ -27,7 +29,10 @@ def editors(*, as_json: AsJson = False) -> None:
         for info in describe(editor.Knobs):
             table.add_row(info.flag, info.takes, json.dumps(info.default), info.description)
         console().print(table)
-        console().print(f"[dim]{editor.paper}; needs a bundle that can {' and '.join(editor.needs)}[/dim]\n")
+        can = [word for word in editor.needs if word not in NETWORKS]
+        kinds = [NETWORKS[word] for word in editor.needs if word in NETWORKS]
+        needs = " and ".join([*(f"can {word}" for word in can), *(f"is {kind}" for kind in kinds)])
+        console().print(f"[dim]{editor.paper}; needs a bundle that {needs}[/dim]\n")
 
 
 @app.command()

@@ -32,7 +32,7 @@ class EditFriendly(Editor[EditFriendlyKnobs]):
     name = "edit-friendly"
     summary = "Describe the picture you want; it keeps the source's layout by its noise. Helped by --source-prompt."
     paper = "Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024)"
-    needs = ("text-to-image",)
+    needs = ("text-to-image", "unet")
     steps = 50
     told = "caption"
     takes_source_prompt = True

@@ -5,14 +5,42 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+from paintover.editors.diffedit import DiffEdit
+from paintover.editors.edit_friendly import EditFriendly
 from paintover.editors.editor import Editor
+from paintover.editors.flowedit import FlowEdit
 from paintover.editors.imagine import Imagine
 from paintover.editors.instruct import Instruct
+from paintover.editors.ledits import LEdits
+from paintover.editors.masactrl import MasaCtrl
+from paintover.editors.mdp_condition import MDPCondition
+from paintover.editors.mdp_guidance import MDPGuidance
+from paintover.editors.mdp_latent import MDPLatent
 from paintover.editors.mdp_noise import MDPNoise
+from paintover.editors.plug_and_play import PlugAndPlay
+from paintover.editors.prompt_to_prompt import PromptToPrompt
+from paintover.editors.rf_inversion import RFInversion
 from paintover.editors.sdedit import SDEdit
 from paintover.errors import RequestError
 
-_EDITORS: dict[str, Editor[Any]] = {editor.name: editor for editor in (Instruct(), SDEdit(), MDPNoise(), Imagine())}
+_ALL: tuple[Editor[Any], ...] = (
+    Instruct(),
+    SDEdit(),
+    MDPNoise(),
+    MDPCondition(),
+    MDPLatent(),
+    MDPGuidance(),
+    DiffEdit(),
+    LEdits(),
+    EditFriendly(),
+    PromptToPrompt(),
+    PlugAndPlay(),
+    MasaCtrl(),
+    FlowEdit(),
+    RFInversion(),
+    Imagine(),
+)
+_EDITORS: dict[str, Editor[Any]] = {editor.name: editor for editor in _ALL}
 
 
 def names() -> list[str]:

@@ -40,6 +40,13 @@ _HUB = (
         "Stable Diffusion 1.5: pictures from words (512 px).",
         "creativeml-openrail-m",
     ),
+    Listing(
+        "stabilityai/stable-diffusion-3.5-medium",
+        "hub",
+        frozenset({"text-to-image", "flow"}),
+        "Stable Diffusion 3.5 medium: a rectified flow (1024 px; its licence must first be accepted on the hub).",
+        "stabilityai-ai-community",
+    ),
 )
 
 
