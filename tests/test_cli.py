@@ -74,6 +74,16 @@ BAD = {
     "negative seed": (["edit", "{photo}", "x", "--seed", "-1"], "seed"),
     "seed that is no number": (["edit", "{photo}", "x", "--seed", "one"], "--seed"),
     "imagine as an editor": (["edit", "{photo}", "x", "--editor", "imagine"], "words alone"),
+    "an editor without a second caption": (["imagine", "x", "--editor", "mdp-noise"], "--then"),
+    "an editor that walks beside nothing": (["imagine", "x", "--then", "y", "--editor", "sdedit"], "mdp-noise"),
+    "a second caption of nothing": (["imagine", " ", "--then", "y"], "prompt is empty"),
+    "an empty second caption": (["imagine", "x", "--then", ""], "instruction is empty"),
+    "a window that does not fit": (["imagine", "x", "--then", "y", "--t-max", "51"], "0 to 50"),
+    "a schedule of nobody": (["imagine", "x", "--then", "y", "--schedule", "1,x"], "1,0.8,0.5"),
+    "a sweep of nothing": (["sweep", "x"], "--made"),
+    "a sweep over nothing": (["sweep", "{photo}", "x", "--editor", "sdedit"], "strength"),
+    "a sweep over an unknown knob": (["sweep", "{photo}", "x", "--x", "strength=1"], "t_max"),
+    "a sweep into an existing file": (["sweep", "{photo}", "x", "-o", "small.png"], "--force"),
     "redo of a stranger": (["redo", "{photo}"], "provenance"),
     "show of a stranger": (["show", "{photo}"], "provenance"),
     "show over a limit": (["show", "{photo}", "--max-pixels", "100"], "limit of 100 pixels"),
@@ -168,6 +178,45 @@ def test_imagine(paintover, fast):
     code, out, _ = paintover("imagine", "a cow", "--guidance", "2", *fast)
     assert (code, out) == (0, "imagined.png\n")
     assert Image.open("imagined.png").size == (64, 64)
+
+
+def test_imagine_then(paintover, fast, tmp_path):
+    words = ("imagine", "a cow", "--then", "a pig", "--editor", "mdp-latent", "--t-m", "20", *fast)
+    assert paintover(*words) == (0, "imagined.png\nimagined.source.png\n", "")
+    for made, says in (("imagined.png", ["instruction: a pig", "source_prompt: a cow"]), ("imagined.source.png", ["imagine"])):
+        out = paintover("show", made)[1]
+        assert all(part in out for part in says)
+        assert paintover("redo", made)[1].startswith("identical")
+    told = json.loads(paintover(*words, "--json")[1])
+    assert (told["out"], told["source"]["out"]) == ("imagined-2.png", "imagined-2.source.png")
+    assert (told["source"]["request"]["editor"], told["source"]["request"]["instruction"]) == ("imagine", "a cow")
+    (tmp_path / "mine.source.png").write_text("mine")
+    code, _, err = paintover(*words, "-o", "mine.png")
+    assert (code, "mine.source.png: exists" in err) == (2, True)
+    assert not (tmp_path / "mine.png").exists()
+    assert paintover(*words, "-o", "mine.png", "--force")[0] == 0
+    assert Image.open("mine.source.png").size == (64, 64)
+
+
+def test_sweep(paintover, photo, fast, tiny_bundle):
+    grid = ("--x", "t_max=50,10", "--y", "t_m=5,20", "--side", 48, "--model", tiny_bundle, "--steps", 10)
+    assert paintover("sweep", photo, "night", *grid) == (0, "sweep.png\n", "")
+    assert "t_max" in paintover("show", "sweep.png")[1]
+    told = json.loads(paintover("sweep", photo, "night", *grid, "--force", "--json")[1])
+    assert (told["width"], told["height"]) == Image.open("sweep.png").size
+    assert [(cell["x"], cell["y"], "reason" in cell) for cell in told["cells"]] == [
+        (50, 5, False), (10, 5, False), (50, 20, False), (10, 20, True)
+    ]  # fmt: skip
+    made = ("sweep", "a pig", "--made", "a cow", "--x", "t_m=0,20", "-o", "made.png", *fast)
+    assert paintover(*made)[:2] == (0, "made.png\n")
+
+
+def test_help_says_a_knob_once_for_all_who_take_it(paintover, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out, _ = paintover("edit", "--help")
+    assert out.count("when the window opens") == 1
+    assert "mdp-*: when the window opens" in out
+    assert out.count("how strongly the caption is followed") == 1
 
 
 def test_redo_and_show(paintover, photo, fast):

@@ -92,15 +92,22 @@ def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 def _told_of(editors: tuple[str, ...]) -> dict[str, str]:
     """Each knob of the editors, and what it is: said once for all that take it alike, with their names where not all do."""
-    takers: dict[str, dict[str, list[str]]] = {}
+    takers: dict[str, dict[tuple[str, str], dict[str, list[str]]]] = {}  # by knob, what it is, and default
     for editor in editors:
         for info in describe(registry.get(editor).Knobs):
-            about = f"{info.description}; {info.takes} (default {json.dumps(info.default)})"
-            takers.setdefault(info.name, {}).setdefault(about, []).append(editor)
+            alike = takers.setdefault(info.name, {}).setdefault((info.description, info.takes), {})
+            alike.setdefault(json.dumps(info.default), []).append(editor)
     return {
-        knob: "\n\n".join(f"{_named(names, editors)}{about}" for about, names in alike.items())
+        knob: "\n\n".join(_line(about, defaults, editors) for about, defaults in alike.items())
         for knob, alike in takers.items()
     }
+
+
+def _line(about: tuple[str, str], defaults: dict[str, list[str]], editors: tuple[str, ...]) -> str:
+    usual, *others = sorted(defaults, key=lambda default: -len(defaults[default]))
+    all_who = [name for name in editors if any(name in names for names in defaults.values())]
+    told = [usual, *(f"{', '.join(defaults[default])}: {default}" for default in others)]
+    return f"{_named(all_who, editors)}{'; '.join(about)} (default {'; '.join(told)})"
 
 
 def _named(names: list[str], editors: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -33,8 +34,14 @@ class KnobInfo:
 
 def describe(knobs: type[Knobs]) -> list[KnobInfo]:
     """Every knob of the model, in the order of declaration."""
+    return list(_described(knobs))
+
+
+@cache
+def _described(knobs: type[Knobs]) -> tuple[KnobInfo, ...]:
+    """Kept: several commands make their flags of the same knobs, at every start."""
     properties = knobs.model_json_schema()["properties"] if knobs.model_fields else {}
-    return [KnobInfo(name, _takes(p), p.get("default"), p.get("description", "")) for name, p in properties.items()]
+    return tuple(KnobInfo(name, _takes(p), p.get("default"), p.get("description", "")) for name, p in properties.items())
 
 
 def read(editor: str, knobs: type[Knobs], given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Knobs:
