@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paintover.models.bundle import load as load
     from paintover.orders.batch import batch as batch
+    from paintover.orders.invert import invert as invert
     from paintover.orders.redo import redo as redo
     from paintover.orders.run import edit as edit
     from paintover.orders.run import imagine as imagine
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOME = {
     "edit": "paintover.orders.run",
     "imagine": "paintover.orders.run",
+    "invert": "paintover.orders.invert",
     "redo": "paintover.orders.redo",
     "batch": "paintover.orders.batch",
     "sweep": "paintover.orders.sweep",

@@ -12,13 +12,13 @@ import sys
 
 import typer
 
-from paintover.cli import edit, sweep, about, train, evaluate  # isort: skip (this is the order of --help)
+from paintover.cli import edit, sweep, invert, about, train, evaluate  # isort: skip (this is the order of --help)
 from paintover.cli.shared import app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
 
-__all__ = ["about", "app", "edit", "evaluate", "main", "sweep", "train"]
+__all__ = ["about", "app", "edit", "evaluate", "invert", "main", "sweep", "train"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,10 +71,10 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
     option = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
     command = next((word for word in arguments if not word.startswith("-")), "")
     message = " ".join(error.format_message().split())
-    if option is not None and command in ("edit", "imagine"):
+    if option is not None and command in ("edit", "imagine", "sweep"):
         given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
         given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
-        name = given[-1] if given else "imagine" if command == "imagine" else registry.names()[0]
+        name = given[-1] if given else {"imagine": "imagine", "sweep": "mdp-noise"}.get(command, registry.names()[0])
         try:
             editor = registry.get(name)
         except RequestError as unknown:

@@ -23,6 +23,7 @@ from paintover.cli.shared import (
     print_json,
     with_knobs,
 )
+from paintover.errors import RequestError
 
 group = typer.Typer(no_args_is_help=True, help="Measure how well a model edits, where the truth is known.")
 app.add_typer(group, name="evaluate")
@@ -140,3 +141,54 @@ def editors(
     for line in comparison.failed(found):
         print(line)
     print(page)
+
+
+@group.command()
+def inversion(
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the findings as JSON.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many held-out scenes.")] = 20,
+    inversions: Annotated[str | None, typer.Option(help="Names with commas between (default: all).")] = None,
+    guidance: Annotated[float, typer.Option(min=-50, max=50, help="Of the walks back.")] = 7.5,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
+    inner: Annotated[int, typer.Option(min=1, help="null-text: most optimiser steps at each step.")] = 10,
+    iterations: Annotated[int, typer.Option(min=1, help="fixed-point: most corrections of each step.")] = 5,
+    model: Model = "builtin",
+    seed: Seed = 1,
+    world: World = Path("world"),
+    photos: Photos = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Invert held-out scenes by every inversion, walk back, and compare: PSNR, evaluations, seconds."""
+    from paintover.evaluation import inversion as evaluation
+    from paintover.path.inversion import INVERSIONS
+
+    names = [name.strip() for name in inversions.split(",")] if inversions else list(INVERSIONS)
+    for name in names:
+        if name not in INVERSIONS:
+            raise RequestError(f"there is no inversion {name!r}; choose of {', '.join(INVERSIONS)}")
+    if out is not None and out.exists() and not force:
+        raise RequestError(f"{out} exists; choose another name, or --force")
+    with counted("inverting") as progress:
+        found = evaluation.run(
+            world,
+            photos,
+            model=model,
+            inversions=names,
+            count=count,
+            guidance=guidance,
+            steps=steps,
+            inner=inner,
+            iterations=iterations,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    if out is not None:
+        evaluation.write(out, found)
+    if as_json:
+        print_json(found)
+    else:
+        print(evaluation.table(found))
