@@ -58,4 +58,3 @@ def test_skipping_leaves_out_the_noisy_end():
     last = dpm_steps(schedule, 10, 0.2)
     assert [(s.t, s.a_t, s.sigma) for s in last] == [(s.t, s.a_t, s.sigma) for s in whole[2:]]
     assert [s.i for s in last] == list(range(10))
-

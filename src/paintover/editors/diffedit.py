@@ -42,9 +42,7 @@ class DiffEdit(TwoBranch[DiffEditKnobs]):
         for name, part in (("strength", context.knobs.strength), ("mask_strength", context.knobs.mask_strength)):
             if not int(steps * part):
                 least = math.ceil(1000 / steps) / 1000
-                raise KnobError(
-                    f"{name} {part:g} of {steps} steps is less than one step; use {least:g} or more, or more steps"
-                )
+                raise KnobError(f"{name} {part:g} of {steps} steps is less than one step; use {least:g} or more, or more steps")
 
     def notes(self, context: Context[DiffEditKnobs]) -> list[str]:
         found = context.shown.get("mask")

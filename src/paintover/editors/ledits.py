@@ -81,9 +81,7 @@ class LEdits(Editor[LEditsKnobs]):
         from paintover.path.inversion.edit_friendly import through
 
         base, _ = self._base(context)
-        return (
-            yield from through(context.source, self._steps(context), SecondOrder(base), context.request.seed)
-        ).tensors()
+        return (yield from through(context.source, self._steps(context), SecondOrder(base), context.request.seed)).tensors()
 
     def path(self, context: Context[LEditsKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.path.dpm import SecondOrder
@@ -125,9 +123,7 @@ class LEdits(Editor[LEditsKnobs]):
             [condition] = prompts(text, [wanted.text])
             scale, threshold = (self._own(context, wanted, name) for name in ("scale", "threshold"))
             first, last = self._window(context, wanted)
-            edits.append(
-                Edit(condition, text.count(wanted.text), -scale if wanted.away else scale, threshold, first, last)
-            )
+            edits.append(Edit(condition, text.count(wanted.text), -scale if wanted.away else scale, threshold, first, last))
         return edits
 
     def _steps(self, context: Context[LEditsKnobs]) -> list[Step]:
