@@ -83,6 +83,7 @@ BAD = {
     "a sweep of nothing": (["sweep", "x"], "--made"),
     "a sweep over nothing": (["sweep", "{photo}", "x", "--editor", "sdedit"], "strength"),
     "a sweep over an unknown knob": (["sweep", "{photo}", "x", "--x", "strength=1"], "t_max"),
+    "a sweep with an unknown flag": (["sweep", "{photo}", "x", "--strenth", "1"], "t_max"),
     "a sweep into an existing file": (["sweep", "{photo}", "x", "-o", "small.png"], "--force"),
     "redo of a stranger": (["redo", "{photo}"], "provenance"),
     "show of a stranger": (["show", "{photo}"], "provenance"),

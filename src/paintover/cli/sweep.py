@@ -31,13 +31,9 @@ from paintover.errors import RequestError
 @with_knobs(*EDITORS_OF_PICTURES)
 def sweep(
     *,
-    words: Annotated[
-        list[str], typer.Argument(metavar="[PICTURE] WORDS", help="The picture and what is wanted of it.")
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="[PICTURE] WORDS", help="The picture and what is wanted of it.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the grid.")] = Path("sweep.png"),
-    x: Annotated[
-        str | None, typer.Option(help="What varies from left to right: t_max=50,48 (a knob, steps or seed).")
-    ] = None,
+    x: Annotated[str | None, typer.Option(help="What varies from left to right: t_max=50,48 (a knob, steps or seed).")] = None,
     y: Annotated[str | None, typer.Option(help="What varies from top to bottom: t_m=10,20,26.")] = None,
     editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = "mdp-noise",
     made: Annotated[str | None, typer.Option(help="Instead of a picture: the caption of one that is made first.")] = None,
