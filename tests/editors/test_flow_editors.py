@@ -249,3 +249,19 @@ def test_flowedit_of_no_steps_changes_nothing(folder, photo):
     result = edit_one(order(folder, photo, "flowedit", knobs={"n_max": 0}))
     assert result.record["evaluations"] == 0
     assert np.array_equal(result.rgb_HWC, np.asarray(Image.open(photo)))
+
+
+@pytest.mark.parametrize("name", ["flowedit", "rf-inversion"])
+@pytest.mark.parametrize(
+    ("steps", "size_HW", "dtype"), [(2, (8, 8), "bfloat16"), (3, (4, 14), "float32"), (11, (12, 6), "bfloat16")]
+)
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_any_size_steps_precision_and_guidance(name, steps, size_HW, dtype, guidance, folder):
+    bundle = load(folder, "cpu", getattr(torch, dtype))
+    shape = (1, 16, *size_HW)
+    end, rows = ours(name, bundle, steps, shape, noise(1, shape), guidance=guidance)
+    assert (end.shape, end.dtype) == (shape, torch.float32)
+    assert end.isfinite().all()
+    again, more = ours(name, bundle, steps, shape, noise(1, shape), guidance=2.0)
+    assert torch.equal(again, ours(name, bundle, steps, shape, noise(1, shape), guidance=2.0)[0])
+    assert rows <= more
