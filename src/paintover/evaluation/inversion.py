@@ -26,8 +26,9 @@ from paintover.orders.work import encode
 from paintover.path.guidance import Guide, PerStep, classifier_free
 from paintover.path.inversion import INVERSIONS, Told
 from paintover.path.predict import Path as Walk
+from paintover.path.predict import Preparation
 from paintover.path.schedule import Schedule, Step
-from paintover.path.source import Source
+from paintover.path.source import Inverting, Source
 from paintover.path.walk import walk
 from paintover.scenes.assets import Assets
 
@@ -120,8 +121,8 @@ def _measured(name: str, bundle: Bundle, scenes: list[Scene], tolds: list[Told],
     inversion = INVERSIONS[name]
     steps = Schedule.from_config(bundle.scheduler_config).steps(count, eta=inversion.eta)
     engine, began = Engine(bundle.denoiser), time.perf_counter()
-    jobs = [engine.add(inversion.invert(s.latents_BCHW, steps, told)) for s, told in zip(scenes, tolds, strict=True)]
-    sources: list[Source] = _results(engine, jobs)
+    jobs = [engine.add(_kept(inversion.invert(s.latents_BCHW, steps, told))) for s, told in zip(scenes, tolds, strict=True)]
+    sources = [Source.of(kept) for kept in _results(engine, jobs)]
     seconds, spent = time.perf_counter() - began, engine.counters
     rows, gradients = spent.rows, spent.gradients
     ends = {"source_branch": [source.record.x[-1] for source in sources]}
@@ -134,6 +135,10 @@ def _measured(name: str, bundle: Bundle, scenes: list[Scene], tolds: list[Told],
         "gradients": gradients / len(scenes),
         "seconds": round(seconds / len(scenes), 2),
     }
+
+
+def _kept(inverting: Inverting) -> Preparation:
+    return (yield from inverting).tensors()
 
 
 def _free(source: Source, steps: list[Step], told: Told, scale: float) -> Walk:
