@@ -140,7 +140,7 @@ def test_it_goes_on_where_it_was_stopped_and_no_failure_is_fatal(tiny_world, tin
     assert [o.column for o in outcomes] == [NOTHING, CODEC, "inverting", "unfit"] * count
     assert before["failures"]["unfit"] == [f"scene {n}: ZeroDivisionError: one over nothing" for n in range(count) if n % 2]
     assert set(before["failures"]) == {"unfit"}
-    assert before["groups"]["all"]["unfit"]["scenes"] == count / 2
+    assert before["groups"]["all"]["unfit"]["scenes"] == count - count // 2
     cost = before["costs"]["inverting"]
     assert cost["timed"] == TIMED
     assert cost["evaluations_cold"] == cost["evaluations_warm"] + 3
