@@ -32,11 +32,17 @@ def fill(folder: Path, page: Path) -> None:
     _, found, after = rest.partition(END)
     if not found:
         raise SystemExit(f"{page} lacks the lines {BEGIN.strip()} and {END.strip()}")
-    when = f"{report['count']} scenes, model {report['fingerprint'][:12]}…, {report['date'][:10]}.\n"
-    page.write_text("\n".join([before + BEGIN, when, comparison.markdown(report), END + after]), encoding="utf-8")
+    numbers, pictures = page.with_suffix(".json").name, page.with_suffix(".jpg").name
+    when = (
+        f"{report['count']} scenes, model {report['fingerprint'][:12]}…, {report['date'][:10]}; all numbers, by kind of edit "
+        f"too: [{numbers}]({numbers}).\n"
+    )
+    sheet = f"![A row a scene: source, true target, and what each editor made of it]({pictures})\n"
+    made = [before + BEGIN, when, comparison.markdown(report), sheet, END + after]
+    page.write_text("\n".join(made), encoding="utf-8")
     shutil.copy(folder / "report.json", page.with_suffix(".json"))
-    with Image.open(folder / "sheet.jpg") as sheet:
-        sheet.save(page.with_suffix(".jpg"), quality=80, optimize=True)
+    with Image.open(folder / "sheet.jpg") as picture:
+        picture.save(page.with_suffix(".jpg"), quality=80, optimize=True)
 
 
 def main() -> None:
