@@ -91,7 +91,7 @@ class Plain:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--inner", type=int, default=3, help=f"our most optimiser steps at each step (theirs: {INNER})")
+    parser.add_argument("--inner", type=int, default=4, help=f"our most optimiser steps at each step (theirs: {INNER})")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
