@@ -25,10 +25,10 @@ class TwoBranchKnobs(Knobs):
     guidance: float = Field(7.5, ge=-50, le=50, description="how strongly the caption is followed (1: no guidance)")
     negative_prompt: str = Field("", max_length=2000, description="what to steer away from")
     inversion: Literal["direct", "ddim", "fixed-point", "negative-prompt", "null-text", "edit-friendly"] = Field(
-        "direct", description="how the picture's own path is found (see inversion.md)"
+        "direct", examples=["edit-friendly"], description="how the picture's own path is found (see inversion.md)"
     )
-    inner: int = Field(10, ge=1, le=500, description="null-text: most optimiser steps at each step")
-    iterations: int = Field(5, ge=1, le=50, description="fixed-point: most corrections of each step")
+    inner: int = Field(10, ge=1, le=500, examples=[1], description="null-text: most optimiser steps at each step")
+    iterations: int = Field(5, ge=1, le=50, examples=[1], description="fixed-point: most corrections of each step")
 
 
 K = TypeVar("K", bound=TwoBranchKnobs)
