@@ -24,7 +24,7 @@ try: $(VENV)/.installed
 # The tests' models are tiny: one thread a process is fastest, and the same everywhere.
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python tests/fetch_pillow_images.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
