@@ -110,6 +110,14 @@ def test_the_loss_is_the_weighed_error_of_the_clean_latents(tiny_world, text, ti
     assert torch.allclose(seen["sample"][:, 48:] * 2, PixelUnshuffleCodec(4).encode(batch["source_BCHW"]), atol=1e-6)
 
 
+def test_the_seed_of_the_noise_is_pinned():
+    assert denoiser.noise_seed(3, 1) == 11_425_928_242_767_342_472
+    seeds = {denoiser.noise_seed(seed, step) for seed in range(20) for step in range(20)}
+    assert len(seeds) == 400
+    for seed in seeds:
+        torch.Generator().manual_seed(seed)  # takes all 64 bits
+
+
 def test_the_last_timestep_is_noise():
     assert ALPHAS_CUMPROD[999].sqrt() < 0.0011
     assert ALPHAS_CUMPROD[0] > 0.999

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def _loss(
     """
     device = accelerator.device
     batch = {k: v.to(device) for k, v in batch.items()}
-    generator = torch.Generator().manual_seed(hash((recipe.seed, step)) % 2**63)
+    generator = torch.Generator().manual_seed(noise_seed(recipe.seed, step))
     rows, mine = recipe.batch, slice(share.rank, recipe.batch, share.world)
     near = torch.rand(rows, generator=generator) < 0.2
     low = torch.where(near, 900, 0)
@@ -126,6 +127,11 @@ def _loss(
     error_BCHW = (clean(output_BDHW.float(), codec.scale * image_BCHW) - target_BCHW).square()
     weight_BCHW = nn.functional.pixel_unshuffle(batch["weight_B1HW"], recipe.factor).repeat(1, 3, 1, 1)
     return (weight_BCHW * error_BCHW).mean()
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """Of a step's timesteps and noise: the same with every version of Python, which `hash` does not promise."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
 
 
 @torch.no_grad()
