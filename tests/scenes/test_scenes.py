@@ -88,6 +88,18 @@ def test_replace_and_add_put_the_classes_own_stamp(assets):
         assert new.cls not in {thing.cls for thing in case.before.objects}
 
 
+@pytest.mark.parametrize("kind", [*edits.LOCAL, "place"])
+def test_an_edit_of_a_part_or_a_place_begins_with_the_scene_that_was_drawn_first(assets, kind):
+    drawn = random_scene(assets, np.random.default_rng(7), edits.SIDES)
+    assert np.array_equal(_case(assets, kind, 7).render(32)[0], drawn.render(32))
+
+
+def test_add_puts_a_thing_of_middling_size(assets):
+    case = edits.make("add", assets, np.random.default_rng(2), (0.4, 0.7))
+    (new,) = {*case.after.objects} - {*case.before.objects}
+    assert new.side == pytest.approx(0.55)
+
+
 R, G, B = 0.2, 0.5, 0.8
 Y = 0.299 * R + 0.587 * G + 0.114 * B
 LOOKED = {

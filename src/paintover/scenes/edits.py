@@ -57,19 +57,18 @@ def make(kind: str, assets: Assets, rng: np.random.Generator, sides: tuple[float
     """A random case of `kind` (one of KINDS, or "caption") from the stamps, places and phrasings of the split."""
     if kind == "caption":
         return _caption(assets, rng, sides)
-    if kind in LOOKS or kind in ("nothing", "place"):
-        scene = _photograph(assets, rng) if rng.random() < 0.5 else random_scene(assets, rng, sides)
-    else:
-        scene = random_scene(assets, rng, sides)
+    whole = kind in LOOKS or kind == "nothing"
+    scene = _photograph(assets, rng) if whole and rng.random() < 0.5 else random_scene(assets, rng, sides)
     after = scene
     told: dict[str, str] = {}
     if kind in LOOKS:
         after = replace(scene, look=kind)
     elif kind == "place":
-        scene = random_scene(assets, rng, sides)
         after, told = _place(scene, assets, rng)
+    elif kind == "add":
+        after, told = _add(scene, assets, rng, sides)
     elif kind in LOCAL:
-        after, told = {"remove": _remove, "replace": _replace, "recolour": _recolour, "add": _add}[kind](scene, assets, rng)
+        after, told = {"remove": _remove, "replace": _replace, "recolour": _recolour}[kind](scene, assets, rng)
     text = words.instruction(kind, rng, assets.split, **told)
     return Case(kind, scene, after, text, words.caption(scene, rng), words.caption(after, rng))
 
@@ -103,11 +102,11 @@ def _recolour(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[S
     return _with(scene, i, replace(scene.objects[i], colour=colour)), {"a": scene.objects[i].cls, "c": colour}
 
 
-def _add(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scene, dict[str, str]]:
-    """Always said where: what cannot be known from the words is not asked for."""
+def _add(scene: Scene, assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> tuple[Scene, dict[str, str]]:
+    """Always said where, and of middling size: what cannot be known from the words is not asked for."""
     where = str(rng.choice(list(words.WHERE)))
     x, y = words.WHERE[where]
-    new = Object(assets.canonical[_new_class(scene, assets, rng)], x, y, float(np.mean(SIDES)))
+    new = Object(assets.canonical[_new_class(scene, assets, rng)], x, y, float(np.mean(sides)))
     return replace(scene, objects=(*scene.objects, new)), {"b": new.cls, "w": where}
 
 
