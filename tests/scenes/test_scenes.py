@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paintover.scenes import edits
+from paintover.scenes import edits, words
 from paintover.scenes.assets import Assets
 from paintover.scenes.looks import LOOKS, apply
 from paintover.scenes.scene import Scene, random_scene
@@ -92,6 +92,16 @@ def test_replace_and_add_put_the_classes_own_stamp(assets):
 def test_an_edit_of_a_part_or_a_place_begins_with_the_scene_that_was_drawn_first(assets, kind):
     drawn = random_scene(assets, np.random.default_rng(7), edits.SIDES)
     assert np.array_equal(_case(assets, kind, 7).render(32)[0], drawn.render(32))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_captions_differ_in_what_the_edit_changes_alone(assets, seed):
+    case = _case(assets, "night", seed)
+    assert case.target_caption == f"{case.caption} at night"
+    case = _case(assets, "replace", seed)
+    (old,), (new,) = ({*a.objects} - {*b.objects} for a, b in ((case.before, case.after), (case.after, case.before)))
+    names = [thing.cls if thing.cls == "grapes" else words.article(thing.cls) for thing in (old, new)]
+    assert case.caption.replace(*names) == case.target_caption
 
 
 def test_add_puts_a_thing_of_middling_size(assets):

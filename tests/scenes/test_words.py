@@ -7,11 +7,13 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from paintover.scenes import words
-from paintover.scenes.assets import WORLD
+from paintover.scenes.assets import WORLD, Stamp
 from paintover.scenes.edits import KINDS
-from paintover.scenes.scene import COLOURS, PLAIN
+from paintover.scenes.looks import LOOKS
+from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene
 
 TOLD = {"a": "orange", "b": "apple", "c": "red", "w": "on the left", "p": "a beach"}
 DRESS = re.compile(r"^(please|could you|can you|now) |,? please$|\?$|\.$")
@@ -66,6 +68,41 @@ def test_articles(noun, said):
     texts = [words.instruction("replace", np.random.default_rng(n), "held_out", a="pear", b=noun) for n in range(20)]
     assert any(said in text.lower() for text in texts)
     assert not any(f"{'a' if said.startswith('an') else 'an'} {noun}" in text.lower() for text in texts)
+
+
+APPLE, COW = (Stamp(cls, cls, Image.new("RGBa", (8, 8))) for cls in ("apple", "cow"))
+GRAPES = Stamp("grapes", "grapes", Image.new("RGBa", (8, 8)))
+
+
+def _scene(label, *stamps, look=None, colour=None):
+    return Scene(Backdrop(label, None), tuple(Object(stamp, 0.5, 0.5, 0.4, colour=colour) for stamp in stamps), look)
+
+
+@pytest.mark.parametrize(
+    ("scene", "said"),
+    [
+        (_scene("meadow", COW), "a cow in a meadow"),
+        (_scene("plain blue", APPLE, COW), "an apple and a cow on a plain blue background"),
+        (_scene(None, COW, APPLE, GRAPES, look="night"), "a cow, an apple and grapes at night"),
+        (_scene("wood", APPLE, look="darker", colour="red"), "a red apple on wood in dim light"),
+        (_scene("wood", look="sepia"), "a wooden wall in sepia"),
+        (_scene("plain grey"), "a plain grey background"),
+        (_scene(None), "something"),
+    ],
+)
+def test_captions(scene, said):
+    assert words.caption(scene) == said
+    assert words.caption(scene, "a photo of ") == f"a photo of {said}"
+
+
+def test_a_caption_tells_every_look():
+    """Or a caption could not ask for it."""
+    assert set(words.LOOK_WORDS) == set(LOOKS)
+    assert len(set(words.LOOK_WORDS.values())) == len(LOOKS)
+
+
+def test_openings():
+    assert {words.opening(np.random.default_rng(n)) for n in range(40)} == {"", "a photo of ", "a picture of ", "there is "}
 
 
 def test_every_place_has_words():

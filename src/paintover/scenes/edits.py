@@ -70,7 +70,8 @@ def make(kind: str, assets: Assets, rng: np.random.Generator, sides: tuple[float
     elif kind in LOCAL:
         after, told = {"remove": _remove, "replace": _replace, "recolour": _recolour}[kind](scene, assets, rng)
     text = words.instruction(kind, rng, assets.split, **told)
-    return Case(kind, scene, after, text, words.caption(scene, rng), words.caption(after, rng))
+    opening = words.opening(rng)
+    return Case(kind, scene, after, text, words.caption(scene, opening), words.caption(after, opening))
 
 
 def _photograph(assets: Assets, rng: np.random.Generator) -> Scene:
@@ -131,7 +132,7 @@ def _caption(assets: Assets, rng: np.random.Generator, sides: tuple[float, float
         colour = str(rng.choice(list(COLOURS))) if rng.random() < 0.15 else None
         objects += (Object(assets.canonical[cls], x, 0.52, sides[1], colour=colour),)
     scene = Scene(drop, objects)
-    text = words.caption(scene, rng)
+    text = words.caption(scene, words.opening(rng))
     return Case("caption", None, scene, text, "", text)
 
 

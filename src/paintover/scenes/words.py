@@ -120,7 +120,9 @@ CAPTION_PLACE: dict[str, str] = {
     "beach": "on a beach", "mountains": "in the mountains", "wood": "on wood",
 }  # fmt: skip
 LOOK_WORDS: dict[str, str] = {
-    "black-and-white": "in black and white", "sepia": "in sepia", "dusk": "at dusk", "night": "at night", "fog": "in the fog",
+    "brighter": "in bright light", "darker": "in dim light", "contrast": "with strong contrast",
+    "saturated": "in vivid colours", "black-and-white": "in black and white", "sepia": "in sepia",
+    "warmer": "in warm light", "cooler": "in cold light", "dusk": "at dusk", "night": "at night", "fog": "in the fog",
 }  # fmt: skip
 
 
@@ -158,20 +160,27 @@ def place_words(label: str) -> str:
     return label if label.startswith("plain") else PLACE_WORDS[label]
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def opening(rng: np.random.Generator) -> str:
+    """How a caption begins. The captions before and after an edit share theirs: they differ in what the edit changes alone."""
+    return str(rng.choice(["", "", "a photo of ", "a picture of ", "there is "]))
+
+
+def caption(scene: Scene, opening: str = "") -> str:
     """What is to be seen: things, where, and under which look."""
-    things = " and ".join(_thing(o) for o in scene.objects) or "nothing"
-    label = scene.backdrop.label
-    if label is None:
-        where = ""
-    elif label.startswith("plain"):
-        where = f"on a {label} background"
+    things, label = [_thing(o) for o in scene.objects], scene.backdrop.label
+    if not things:
+        seen, where = "something" if label is None else _ground(label), ""
     else:
-        where = CAPTION_PLACE[label]
-    look = LOOK_WORDS.get(scene.look or "", "")
-    start = str(rng.choice(["", "", "a photo of ", "a picture of ", "there is "]))
-    return " ".join(f"{start}{things} {where} {look}".split())
+        seen = " and ".join(filter(None, (", ".join(things[:-1]), things[-1])))
+        where = "" if label is None else f"on {_ground(label)}" if label.startswith("plain") else CAPTION_PLACE[label]
+    return " ".join(f"{opening}{seen} {where} {LOOK_WORDS.get(scene.look or '', '')}".split())
+
+
+def _ground(label: str) -> str:
+    """ "plain blue" -> "a plain blue background", "beach" -> "a beach"."""
+    return f"a {label} background" if label.startswith("plain") else PLACE_WORDS[label]
 
 
 def _thing(thing: Object) -> str:
-    return article(f"{thing.colour} {thing.cls}" if thing.colour else thing.cls)
+    name = f"{thing.colour} {thing.cls}" if thing.colour else thing.cls
+    return name if name.endswith("s") else article(name)
