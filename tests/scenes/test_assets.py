@@ -45,7 +45,7 @@ def test_a_split_needs_none_of_the_other_ones_files(tiny_world, tmp_path, split)
     assets = Assets(root, split, photos)
     assert assets.photographs
     sources = set()
-    for n, kind in enumerate((*edits.KINDS, "caption") * 4):
+    for n, kind in enumerate((*edits.KINDS, *edits.CAPTIONS) * 4):
         case = edits.make(kind, assets, np.random.default_rng(n))
         case.render(16)
         sources |= {thing.stamp.name for thing in case.before.objects} if case.before else set()

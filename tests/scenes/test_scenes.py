@@ -25,7 +25,7 @@ def _case(assets, kind, seed):
     return edits.make(kind, assets, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("kind", [*edits.KINDS, "caption"])
+@pytest.mark.parametrize("kind", [*edits.KINDS, *edits.CAPTIONS])
 def test_the_same_seed_is_the_same_case(assets, kind):
     one, other = _case(assets, kind, 3), _case(assets, kind, 3)
     assert (one.instruction, one.caption, one.target_caption) == (other.instruction, other.caption, other.target_caption)

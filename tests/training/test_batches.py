@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.scenes import edits
 from paintover.training import denoiser
-from paintover.training.batches import SceneBatches, Share
+from paintover.training.batches import LEVELS, SceneBatches, Share
 from paintover.training.denoiser import ALPHAS_CUMPROD
 from paintover.training.network import build_unet
 
@@ -18,9 +18,7 @@ from paintover.training.network import build_unet
 def _batches(world, text, recipe, share=None, batch=None):
     share = share or Share()
     root, photos = world
-    return SceneBatches(
-        root, photos, text, seed=3, batch=batch or recipe.batch, size=recipe.size, sides=recipe.sides, share=share
-    )
+    return SceneBatches(root, photos, text, recipe.model_copy(update={"seed": 3, "batch": batch or recipe.batch}), share)
 
 
 def test_a_batch_depends_on_the_step_alone(tiny_world, text, tiny_recipe):
@@ -68,13 +66,16 @@ def test_rows_are_what_they_say(tiny_world, text, tiny_recipe):
     same = told[:, None, None, None] & ~changed
     assert (weight[same] == 1).all()
     share = changed.float().mean(dim=(1, 2, 3))
+    captioned = (batch["levels_B2"] == torch.tensor(LEVELS["settled"])).all(dim=1)
+    assert (weight[captioned].amax(dim=(1, 2, 3)) > 2).any()  # the things that a caption names
+    assert weight[captioned].max() <= 4
     parts = told & (share < 0.5) & (share > 0)
     assert (weight[parts][changed[parts]] > 3).all()
 
 
 def test_words_and_sources_are_dropped_as_the_terms_of_guidance_need(tiny_world, text, tiny_recipe):
     batches, count = _batches(tiny_world, text, tiny_recipe), 1500
-    said = [(words, told) for *_, words, told in (batches._row(np.random.default_rng([3, 0, n])) for n in range(count))]
+    said = [(words, told) for *_, words, told, _ in (batches._row(np.random.default_rng([3, 0, n])) for n in range(count))]
     assert {told for _, told in said} == {0.0, 1.0}
     silent = sum(words == "" for words, _ in said) / count
     neither = sum(words == "" and told == 0 for words, told in said) / count
@@ -82,7 +83,39 @@ def test_words_and_sources_are_dropped_as_the_terms_of_guidance_need(tiny_world,
     assert silent == pytest.approx(0.07, abs=0.015)
     assert neither == pytest.approx(0.02 + 0.11 * 0.05, abs=0.01)
     assert unseen == pytest.approx(0.02 + 0.11 * 0.98, abs=0.02)
-    assert sum(edits.TRAIN_MIX.values()) == pytest.approx(1)
+
+
+def test_captions_have_their_share(tiny_world, text, tiny_recipe):
+    """Settled ones are learnt where words decide, free ones where the picture shows, edits everywhere."""
+    batches, count = _batches(tiny_world, text, tiny_recipe.model_copy(update={"captions": 0.6})), 600
+    rows = [batches._row(np.random.default_rng([3, 0, n])) for n in range(count)]
+    assert sum(row[4] == 0 for row in rows) / count == pytest.approx(0.6 + 0.4 * 0.02, abs=0.05)
+    settled = sum(row[5] == LEVELS["settled"] for row in rows) / count
+    free = sum(row[5] == LEVELS["free"] for row in rows) / count
+    assert (settled, free) == pytest.approx((0.6 * edits.SETTLED, 0.6 * (1 - edits.SETTLED)), abs=0.05)
+    assert {row[5] for row in rows if row[4] == 1} == {(0.0, 1.0)}
+    for captions in (0.0, 0.11, 1.0):
+        assert sum(edits.train_mix(captions).values()) == pytest.approx(1)
+
+
+def test_a_row_is_learnt_at_its_own_noise_levels(tiny_world, text, tiny_recipe):
+    recipe = tiny_recipe.model_copy(update={"batch": 64, "captions": 0.8})
+    batch, seen = _batches(tiny_world, text, recipe, batch=64)[0], []
+
+    class Seeing(torch.nn.Module):
+        def forward(self, sample, t, tokens, class_labels):
+            seen.append(t)
+            return type("Answer", (), {"sample": torch.zeros_like(sample[:, :48])})
+
+    for step in range(20):
+        denoiser._loss(Seeing(), PixelUnshuffleCodec(4), batch, recipe, step, Share(), Accelerator())
+    for levels in ((0.0, 1.0), *LEVELS.values()):
+        rows = (batch["levels_B2"] == torch.tensor(levels)).all(dim=1)
+        t = torch.stack(seen)[:, rows].float()
+        first, last = (1000 * level for level in levels)
+        assert first <= t.min() < first + 50
+        assert last - 50 < t.max() < last
+        assert (t >= first + 0.9 * (last - first)).float().mean() == pytest.approx(0.28, abs=0.06)
 
 
 def test_the_loss_is_the_weighed_error_of_the_clean_latents(tiny_world, text, tiny_recipe):

@@ -10,22 +10,16 @@ from numpy.typing import NDArray
 
 from paintover.scenes import words
 from paintover.scenes.assets import Assets
+from paintover.scenes.captioned import free, settled
 from paintover.scenes.looks import LOOKS
 from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene, random_backdrop, random_scene
 
 LOCAL = ("remove", "replace", "recolour", "add")
 KINDS = (*LOCAL, "place", "nothing", *LOOKS)
-# How often training meets each kind; looks share theirs. "caption" is text to picture (no source).
-TRAIN_MIX = {
-    "remove": 0.20,
-    "replace": 0.23,
-    "recolour": 0.14,
-    "add": 0.08,
-    "place": 0.03,
-    "nothing": 0.03,
-    "look": 0.18,
-    "caption": 0.11,
-}
+CAPTIONS = ("settled", "free")  # text to picture, no source: see `captioned`
+EDIT_MIX = {"remove": 0.20, "replace": 0.23, "recolour": 0.14, "add": 0.08, "place": 0.03, "nothing": 0.03, "look": 0.18}
+SETTLED = 0.7  # of the captions
+PLAIN_GROUNDS = 0.6  # of the settled ones
 SIDES = (0.22, 0.48)  # longer side of a thing as a fraction of the frame, at the model's own size
 
 
@@ -46,6 +40,13 @@ class Case:
         return (self.before.render(size) if self.before else np.zeros_like(target)), target
 
 
+def train_mix(captions: float) -> dict[str, float]:
+    """How often training meets each kind where captions have their share of it; the looks share theirs."""
+    scale = (1 - captions) / sum(EDIT_MIX.values())
+    edited = {kind: scale * share for kind, share in EDIT_MIX.items()}
+    return {**edited, "settled": captions * SETTLED, "free": captions * (1 - SETTLED)}
+
+
 def changed(
     source: NDArray[np.floating[Any]], target: NDArray[np.floating[Any]], threshold: float = 2 / 255
 ) -> NDArray[np.bool_]:
@@ -53,10 +54,21 @@ def changed(
     return np.abs(target - source).max(axis=2) > threshold
 
 
-def make(kind: str, assets: Assets, rng: np.random.Generator, sides: tuple[float, float] = SIDES) -> Case:
-    """A random case of `kind` (one of KINDS, or "caption") from the stamps, places and phrasings of the split."""
-    if kind == "caption":
-        return _caption(assets, rng, sides)
+def make(
+    kind: str,
+    assets: Assets,
+    rng: np.random.Generator,
+    sides: tuple[float, float] = SIDES,
+    plain: float = PLAIN_GROUNDS,
+) -> Case:
+    """A random case of `kind` (of KINDS or CAPTIONS) from the stamps, places and phrasings of the split.
+
+    `plain`: share of plain grounds among settled captions.
+    """
+    if kind in CAPTIONS:
+        scene = settled(assets, rng, sides[1], plain) if kind == "settled" else free(assets, rng, sides)
+        text = words.caption(scene, words.opening(rng))
+        return Case(kind, None, scene, text, "", text)
     whole = kind in LOOKS or kind == "nothing"
     scene = _photograph(assets, rng) if whole and rng.random() < 0.5 else random_scene(assets, rng, sides)
     after = scene
@@ -118,22 +130,6 @@ def _place(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scen
     else:
         drop = random_backdrop(assets, rng, label=str(rng.choice(assets.labels)))
     return replace(scene, backdrop=drop), {"p": words.place_words(drop.label or "")}
-
-
-def _caption(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Case:
-    """Text to picture: mostly plain grounds and the classes' own stamps, so that the words nearly determine the picture."""
-    label = None if rng.random() < 0.6 else str(rng.choice(assets.labels))
-    drop = random_backdrop(assets, rng, label=label, plain=1.0)
-    while drop.label is None:
-        drop = random_backdrop(assets, rng, plain=1.0)
-    objects: tuple[Object, ...] = ()
-    for x in ((0.5,), (0.29, 0.71))[int(rng.random() < 0.4)]:
-        cls = str(rng.choice([c for c in assets.classes if c not in {o.cls for o in objects}]))
-        colour = str(rng.choice(list(COLOURS))) if rng.random() < 0.15 else None
-        objects += (Object(assets.canonical[cls], x, 0.52, sides[1], colour=colour),)
-    scene = Scene(drop, objects)
-    text = words.caption(scene, words.opening(rng))
-    return Case("caption", None, scene, text, "", text)
 
 
 def _new_class(scene: Scene, assets: Assets, rng: np.random.Generator) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,12 @@ from paintover.models.text import TextEncoder
 from paintover.scenes import edits
 from paintover.scenes.assets import Assets
 from paintover.scenes.looks import LOOKS, Pixels
+from paintover.training.recipe import Recipe
 
 _REMEMBERED = 20_000  # texts
+# From which to which noise level (0 to 1) a caption's picture is learnt. A settled one: where the words decide. A free one:
+# where something of the picture is still to be seen, for the words alone do not say enough.
+LEVELS = {"settled": (0.4, 1.0), "free": (0.0, 0.8)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class SceneBatches(Dataset[dict[str, Tensor]]):
 
     source_BCHW, target_BCHW: pixels in [-1, 1], size × size; where `told` is 0 there is no source (zeros).
     tokens_BLD, pooled_BD: the words, or those of "" where they are dropped. told_B: 1 where the source is shown.
-    weight_B1HW: 1, and more where an edit of a part of the picture changes it.
+    weight_B1HW: 1, and more where an edit of a part of the picture changes it, or where a caption's things are.
+    levels_B2: from which to which noise level, 0 to 1, the row is to be learnt.
     """
 
     def __init__(
@@ -40,21 +45,18 @@ class SceneBatches(Dataset[dict[str, Tensor]]):
         root: Path,
         photos: Path | None,
         text: TextEncoder,
-        *,
-        seed: int,
-        batch: int,
-        size: int,
-        sides: tuple[float, float],
+        recipe: Recipe,
         share: Share = Share(),
     ) -> None:
         self.assets = Assets(root, "train", photos)
-        self.text, self.seed, self.batch, self.size, self.sides, self.share = text, seed, batch, size, sides, share
+        self.text, self.recipe, self.share = text, recipe, share
+        self._mix = edits.train_mix(recipe.captions)
         self._encoded: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        mine = range(self.share.rank, self.batch, self.share.world)
-        rows = [self._row(np.random.default_rng([self.seed, step, r])) for r in mine]
-        sources, targets, weights, texts, told = zip(*rows, strict=True)
+        mine = range(self.share.rank, self.recipe.batch, self.share.world)
+        rows = [self._row(np.random.default_rng([self.recipe.seed, step, r])) for r in mine]
+        sources, targets, weights, texts, told, levels = zip(*rows, strict=True)
         tokens, pooled = zip(*(self._encode(text) for text in texts), strict=True)
         return {
             "source_BCHW": _pixels(sources) * torch.tensor(told).view(-1, 1, 1, 1),
@@ -63,24 +65,26 @@ class SceneBatches(Dataset[dict[str, Tensor]]):
             "tokens_BLD": torch.stack(tokens),
             "pooled_BD": torch.stack(pooled),
             "told_B": torch.tensor(told),
+            "levels_B2": torch.tensor(levels),
         }
 
-    def _row(self, rng: np.random.Generator) -> tuple[Pixels, Pixels, NDArray[np.float32], str, float]:
-        """Source and target HWC in 0..1, weight HW, the words, and whether the source is shown."""
-        kind = str(rng.choice(list(edits.TRAIN_MIX), p=list(edits.TRAIN_MIX.values())))
+    def _row(self, rng: np.random.Generator) -> tuple[Pixels, Pixels, NDArray[np.float32], str, float, tuple[float, float]]:
+        """Source and target HWC in 0..1, weight HW, the words, whether the source is shown, and the noise levels."""
+        kind = str(rng.choice(list(self._mix), p=list(self._mix.values())))
         if kind == "look":
             kind = str(rng.choice(list(LOOKS)))
-        case = edits.make(kind, self.assets, rng, self.sides)
-        source, target = case.render(self.size)
+        case = edits.make(kind, self.assets, rng, self.recipe.sides, self.recipe.plain)
+        source, target = case.render(self.recipe.size)
         weight = np.ones(source.shape[:2], np.float32)
-        if case.before is not None:
-            mask = edits.changed(source, target)
-            weight += 5 * mask * (1 - mask.mean())  # a look changes everything, and weighs 1
+        made = case.before is None
+        without = replace(case.after, objects=()).render(self.recipe.size) if made else source
+        mask = edits.changed(without, target)
+        weight += (3 if made else 5) * mask * (1 - mask.mean())  # a look changes everything, and weighs 1
         # Dropped words and sources teach the terms of dual guidance: e(v, 0) and e(0, 0) (InstructPix2Pix, section 3.2.1).
         drop = rng.random()
         text = "" if drop < 0.07 else case.instruction
-        told = 0.0 if case.before is None or drop < 0.02 else 1.0
-        return source, target, weight.astype(np.float32), text, told
+        told = 0.0 if made or drop < 0.02 else 1.0
+        return source, target, weight.astype(np.float32), text, told, LEVELS.get(kind, (0.0, 1.0))
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
         """Alone, never with others: a text's numbers would differ in their last bits with its neighbours in a batch."""

@@ -27,6 +27,7 @@ from paintover.training.network import SCHEDULER, begin_from, build_unet
 from paintover.training.recipe import Recipe, check_resumes, write
 from paintover.training.stopping import asked_to_stop, ignore_signals
 
+TIMESTEPS = 1000
 ALPHAS_CUMPROD = torch.tensor(Schedule.from_config(SCHEDULER).alphas_cumprod, dtype=torch.float32)
 
 
@@ -59,9 +60,7 @@ def train(out: Path, recipe: Recipe, root: Path, photos: Path | None, text: Text
     ema.to(accelerator.device)
     codec = PixelUnshuffleCodec(recipe.factor).to(accelerator.device)
 
-    batches = SceneBatches(
-        root, photos, text, seed=recipe.seed, batch=recipe.batch, size=recipe.size, sides=recipe.sides, share=share
-    )
+    batches = SceneBatches(root, photos, text, recipe, share)
     loader = DataLoader(
         Subset(batches, range(step, recipe.steps)),
         batch_size=None,
@@ -113,8 +112,10 @@ def _loss(
     generator = torch.Generator().manual_seed(noise_seed(recipe.seed, step))
     rows, mine = recipe.batch, slice(share.rank, recipe.batch, share.world)
     near = torch.rand(rows, generator=generator) < 0.2
-    low = torch.where(near, 900, 0)
-    t_B = (low + (torch.rand(rows, generator=generator) * (1000 - low)).long())[mine]
+    low = torch.where(near, 0.9, 0.0)
+    level_B = (low + torch.rand(rows, generator=generator) * (1 - low))[mine]  # of a row's own range, 0 to 1
+    first_B, last_B = batch["levels_B2"].cpu().unbind(1)
+    t_B = ((first_B + level_B * (last_B - first_B)) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
     told_B111 = batch["told_B"].view(-1, 1, 1, 1)
     target_BCHW = codec.encode(batch["target_BCHW"])
     image_BCHW = codec.encode(batch["source_BCHW"]) / codec.scale * told_B111  # unscaled: InstructPix2Pix's convention

@@ -25,6 +25,8 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, description="of the first weights, the batches and their noise")
     size: int = Field(64, ge=8, description="pixels on each side")
     sides: tuple[Side, Side] = Field((0.36, 0.68), description="longer side of the things, from and to, in frames")
+    captions: float = Field(0.11, ge=0, le=1, description="share of captions (text to picture); the rest are edits")
+    plain: float = Field(0.6, ge=0, le=1, description="share of plain grounds among captions that settle their picture")
     batch: int = Field(48, ge=1, description="pictures a step, over all processes")
     lr: float = Field(5e-4, gt=0, description="learning rate of AdamW")
     warmup: int = Field(100, ge=1, description="steps over which the learning rate rises")

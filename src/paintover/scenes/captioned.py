@@ -1,0 +1,73 @@
+"""Scenes for text to picture: "settled" ones, which their caption determines, and "free" ones, which it only describes.
+
+A small model learns text to picture where the words leave little open: from pure noise it can only say the mean of what
+they may mean. Free scenes are what a caption meets in a picture that is being edited, and there the noisy picture itself
+says what the words leave open; so training shows them part-noised (`training.batches`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from paintover.scenes.assets import Assets
+from paintover.scenes.looks import LOOKS
+from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene, random_backdrop, random_scene
+
+UNNAMED = "white"  # the ground of a settled scene whose caption names none
+_VIEW = {"leaves": 1, "sky": 1, "wood": 1}  # which photograph is a place's own view, where it is not the first
+
+
+def settled(assets: Assets, rng: np.random.Generator, side: float, plain: float) -> Scene:
+    """The classes' own stamps in a fixed layout, on a plain ground (share `plain`) or a place's own view.
+
+    `side`: longer side of a thing that stands alone, in frames.
+    """
+    seed = int(rng.integers(2**31))
+    if rng.random() < 0.06:
+        drop = Backdrop(None, None, plain=UNNAMED, seed=seed)
+    elif rng.random() < plain:
+        name = str(rng.choice(list(PLAIN)))
+        drop = Backdrop(f"plain {name}", None, plain=name, seed=seed)
+    else:
+        drop = view(assets, str(rng.choice(assets.labels)))
+    count = int(rng.choice([1, 2, 0], p=[0.70, 0.22, 0.08]))
+    classes = [str(name) for name in rng.choice(assets.classes, count, replace=False)]
+    xs = (0.5,) if count == 1 else (0.28, 0.72)
+    things = tuple(
+        Object(assets.canonical[cls], x, 0.52, side if count == 1 else min(side, 0.42), colour=_colour(rng, 0.15))
+        for cls, x in zip(classes, xs, strict=False)
+    )
+    return Scene(drop, things, _look(rng, 0.12))
+
+
+def free(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Scene:
+    """Any scene that an edit may begin with or lead to: any stamps anywhere, or a photograph as it is."""
+    if rng.random() < 0.1:
+        return Scene(random_backdrop(assets, rng, plain=0.0), look=_look(rng, 0.5))
+    scene = random_scene(assets, rng, sides)
+    own = [_own(thing, assets) if rng.random() < 0.3 else thing for thing in scene.objects]
+    things = tuple(replace(thing, colour=_colour(rng, 0.15)) for thing in own)
+    return replace(scene, objects=things, look=_look(rng, 0.3))
+
+
+def view(assets: Assets, label: str) -> Backdrop:
+    """A place's own view: the middle of one of its photographs."""
+    pool = [place for place in assets.places if place.label == label]
+    place = pool[min(_VIEW.get(label, 0), len(pool) - 1)]
+    width, height = (v / min(place.rgb.size) for v in place.rgb.size)
+    return Backdrop(label, place, ((width - 1) / 2, (height - 1) / 2, 1.0))
+
+
+def _own(thing: Object, assets: Assets) -> Object:
+    """The class's own stamp, as "replace" puts it."""
+    return Object(assets.canonical[thing.cls], thing.x, thing.y, thing.side)
+
+
+def _colour(rng: np.random.Generator, share: float) -> str | None:
+    return str(rng.choice(list(COLOURS))) if rng.random() < share else None
+
+
+def _look(rng: np.random.Generator, share: float) -> str | None:
+    return str(rng.choice(list(LOOKS))) if rng.random() < share else None
