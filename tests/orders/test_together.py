@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,3 +90,55 @@ def test_a_made_picture_is_made_once_for_all_edits_of_it(order):
     assert not np.array_equal(first.rgb_HWC, second.rgb_HWC)
     assert first.record["evaluations"] == second.record["evaluations"] + 2 * STEPS
     assert first.shown["source"].shape == first.rgb_HWC.shape == (64, 64, 3)
+
+
+def test_a_listener_that_raises_during_the_inversion_fails_its_own_order_alone(order):
+    heard: list[int] = []
+
+    def raises(report):
+        heard.append(report.i)
+        raise ZeroDivisionError("on purpose")
+
+    reports: list[int] = []
+    orders = [
+        replace(order("a cow"), on_step=raises),
+        replace(order("a pig"), on_step=lambda report: reports.append(report.i)),
+    ]
+    outcomes = list(edit_many(orders, cache=PrepareCache(max_bytes=0)))
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, EditResult]
+    assert heard == [0]
+    assert reports == [*range(STEPS), *range(STEPS)]
+    assert outcomes[1].record["evaluations"] > STEPS  # who is left pays for the inversion
+    alone = replace(orders[0], on_step=lambda report: raises(report))
+    cache = PrepareCache(max_bytes=0)
+    assert isinstance(next(edit_many([alone], cache=cache)), ZeroDivisionError)
+    assert heard == [0, 0]  # the inversion ends, since nobody waits for it
+
+
+def test_what_other_code_prepared_is_not_taken(order, monkeypatch):
+    from paintover.orders import work
+
+    cache = PrepareCache(max_bytes=0)
+    first, again = (edit_one(order(), cache=cache).record["evaluations"] for _ in range(2))
+    monkeypatch.setattr(work, "code", lambda: "other")
+    assert edit_one(order(), cache=cache).record["evaluations"] == first == again + STEPS
+
+
+def test_code_is_known_by_its_files(tmp_path, monkeypatch):
+    import shutil
+
+    import paintover
+    from paintover.orders import code
+
+    root = Path(paintover.__file__).parent
+    monkeypatch.setattr(code, "__file__", str(shutil.copytree(root / "orders", tmp_path / "orders") / "code.py"))
+    (tmp_path / "path").mkdir()
+    (tmp_path / "scenes").mkdir()
+    said = []
+    for change in (None, "path/walk.py", "scenes/scene.py"):
+        if change:
+            (tmp_path / change).write_text("x = 1")
+        said.append((code.code.__wrapped__(), code.code.__wrapped__("scenes")))
+    assert said[0] != said[1]
+    assert said[1][0] == said[2][0]
+    assert len({scenes for _, scenes in said}) == 3

@@ -31,6 +31,7 @@ from paintover.evaluation.edited import CODEC, NOTHING, Edited, Scene
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.standing import standing
 from paintover.models.bundle import load
+from paintover.orders.code import code
 from paintover.orders.order import Order, check, request_for, resolve
 from paintover.orders.run import edit_one
 from paintover.request import EditResult
@@ -73,6 +74,7 @@ def run(
         "seed": seed,
         "world": assets.fingerprint,
         "paintover": __version__,
+        "code": code("scenes"),  # of one algorithm, and of scenes drawn alike
     }
     kept, told = {}, {}
     for column in chosen:

@@ -24,6 +24,7 @@ from paintover.evaluation.compare import as_uint8, errors, through_codec, untouc
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.summary import summary
 from paintover.models.bundle import Bundle, load
+from paintover.orders.code import code
 from paintover.orders.order import Order, check, request_for, resolve
 from paintover.orders.run import edit_many
 from paintover.request import EditResult
@@ -113,6 +114,7 @@ def run(
         "seed": seed,
         "world": assets.fingerprint,
         "paintover": __version__,
+        "code": code("scenes"),  # of one algorithm, and of scenes drawn alike
     }
     kept = Kept(out, about, force) if out is not None else None
     outcomes = []

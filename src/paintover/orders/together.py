@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -29,6 +28,26 @@ class _Way:
     work: Work
     engine: Engine
     spent: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """The orders, by number, that wait for one preparation. failed: what their own `on_step` raised; these hear no more."""
+
+    orders: dict[int, Order]
+    failed: dict[int, Exception] = field(default_factory=dict)
+
+    def tell(self, report: Report) -> None:
+        for n, order in self.orders.items():
+            if order.on_step is not None and n not in self.failed:
+                try:
+                    order.on_step(report)
+                except Exception as error:
+                    self.failed[n] = error
+
+    def nobody(self) -> bool:
+        """Whether nobody waits any more."""
+        return all(n in self.failed or (o.cancelled is not None and o.cancelled()) for n, o in self.orders.items())
 
 
 def walk(checked: dict[int, Checked], cache: PrepareCache, device: str | None) -> Outcomes:
@@ -61,27 +80,30 @@ def walk(checked: dict[int, Checked], cache: PrepareCache, device: str | None) -
 def _prepare(ways: dict[int, _Way], cache: PrepareCache, outcomes: Outcomes) -> dict[str | None, dict[str, Tensor]]:
     """What the orders depend on beyond their words, by key: found in the cache, or made now for all who want it."""
     prepared: dict[str | None, dict[str, Tensor]] = {}
-    waiting: dict[str, list[int]] = {}
+    wanted: dict[str, list[int]] = {}
     for n, way in ways.items():
         key = way.work.key
         if key is None or key in prepared:
             continue
-        found = None if key in waiting else cache.find(key)
+        found = None if key in wanted else cache.find(key)
         if found is not None:
             prepared[key] = found
         else:
-            waiting.setdefault(key, []).append(n)
+            wanted.setdefault(key, []).append(n)
     jobs: dict[str, Job] = {}
-    for key, numbers in waiting.items():
-        first, orders = ways[numbers[0]], [ways[n].order for n in numbers]
-        jobs[key] = first.engine.add(first.work.preparation(), partial(_tell, orders), partial(_all_cancelled, orders))
+    waiting: dict[str, _Waiting] = {}
+    for key, numbers in wanted.items():
+        first, who = ways[numbers[0]], _Waiting({n: ways[n].order for n in numbers})
+        jobs[key], waiting[key] = first.engine.add(first.work.preparation(), who.tell, who.nobody), who
     for engine in {id(way.engine): way.engine for way in ways.values()}.values():
         engine.run()
     for key, job in jobs.items():
-        first = ways[waiting[key][0]]
+        who = waiting[key]
+        first = ways[next((n for n in who.orders if n not in who.failed), wanted[key][0])]
         first.spent = job.rows
-        with _failing(outcomes, *waiting[key]):
+        with _failing(outcomes, *who.orders):
             prepared[key] = cache.keep(key, first.engine.result(job))
+        outcomes.update(who.failed)
     return prepared
 
 
@@ -92,14 +114,3 @@ def _failing(outcomes: Outcomes, *numbers: int) -> Iterator[None]:
         yield
     except Exception as error:
         outcomes.update(dict.fromkeys(numbers, error))
-
-
-def _tell(orders: list[Order], report: Report) -> None:
-    for order in orders:
-        if order.on_step is not None:
-            order.on_step(report)
-
-
-def _all_cancelled(orders: list[Order]) -> bool:
-    """Nobody waits for it any more."""
-    return all(order.cancelled is not None and order.cancelled() for order in orders)

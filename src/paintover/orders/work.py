@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-import paintover
 from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
 from paintover.errors import ModelError, RequestError
+from paintover.orders.code import code
 from paintover.orders.order import Checked, beside, of_source, resolve
 from paintover.path.predict import Path, Preparation
 from paintover.picture.geometry import Geometry
@@ -74,7 +74,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW)
     editor.check(context)
     about = {
-        "edition": paintover.__version__,  # another edition may prepare the same thing differently
+        "code": code(),  # other code may prepare the same thing differently
         "picture": request.picture_sha256,
         "geometry": geometry.record(),
         "model": bundle.fingerprint,
