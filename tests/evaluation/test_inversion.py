@@ -31,6 +31,24 @@ def test_all_inversions_are_measured(tiny_world, tiny_bundle, tmp_path, capsys):
     assert 0 < one["null-text"]["gradients"] <= 2 * 3
 
 
+def test_a_flow_is_walked_as_its_edits_are_or_refused(tiny_world, tmp_path, capsys):
+    from paintover.models.tiny import tiny
+
+    flow = tiny(tmp_path / "flow", "flow")
+    asked = ["evaluate", "inversion", "--count", "1", "--steps", "3", "--model", str(flow), "--json"]
+    asked += ["--world", str(tiny_world[0]), "--photos", str(tiny_world[1])]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*asked, "--inversions", "direct,ddim"])
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)["inversions"]
+    assert found["direct"]["source_branch"]["codec"] > 80
+    assert found["ddim"]["source_branch"]["codec"] < found["direct"]["source_branch"]["codec"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*asked, "--inversions", "direct,edit-friendly"])
+    assert ended.value.code == 2
+    assert "steps add no noise" in capsys.readouterr().err
+
+
 def test_an_unknown_inversion_is_named(tiny_world, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["evaluate", "inversion", "--inversions", "magic", "--world", str(tiny_world[0])])

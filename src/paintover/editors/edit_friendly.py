@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from paintover.editors.editor import Context, Editor
 from paintover.editors.knobs import Knobs
+from paintover.editors.two_branch import inverted_from
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,24 +41,16 @@ class EditFriendly(Editor[EditFriendlyKnobs]):
     Knobs = EditFriendlyKnobs
 
     def prepared_from(self, context: Context[EditFriendlyKnobs]) -> dict[str, JsonValue]:
-        request, knobs = context.request, context.knobs
-        return {
-            # As TwoBranch says it of the inversion of this name: the same walk, the same entry.
-            "inversion": "edit-friendly",
-            "steps": context.steps,
-            "source_prompt": request.source_prompt or "",
-            "guidance": knobs.source_guidance,
-            "negative_prompt": knobs.negative_prompt,
-            "seed": request.seed,
-        }
+        return inverted_from(self.name, context, context.knobs.source_guidance, context.knobs.negative_prompt)
 
     def prepare(self, context: Context[EditFriendlyKnobs]) -> Preparation:
-        from paintover.path.inversion import INVERSIONS, Told
+        from paintover.path.inversion import INVERSIONS
 
+        inversion = INVERSIONS[self.name]  # the inversion of the same name
         source, null = self._prompts(context, context.request.source_prompt or "")
-        told = Told(source, null, context.knobs.source_guidance, context.request.seed)
-        inverting = INVERSIONS["edit-friendly"].invert(context.source, context.schedule.steps(context.steps, eta=1.0), told)
-        return (yield from inverting).tensors()
+        told = inversion.told(source, null, context.knobs.source_guidance, context.request.seed, {})
+        steps = context.schedule.steps(context.steps, eta=inversion.eta)
+        return (yield from inversion.invert(context.source, steps, told)).tensors()
 
     def path(self, context: Context[EditFriendlyKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.path.guidance import classifier_free
@@ -66,10 +59,9 @@ class EditFriendly(Editor[EditFriendlyKnobs]):
 
         source, skipped = Source.of(prepared), self._skipped(context)
         wanted, null = self._prompts(context, context.request.instruction)
-        steps, added = context.schedule.steps(context.steps, eta=1.0)[skipped:], source.added
-        assert added is not None, "this inversion always has some"
+        steps = context.schedule.steps(context.steps, eta=1.0)[skipped:]
         guide = classifier_free(wanted, null, context.knobs.guidance)
-        return walk(source.record.x[skipped], steps, guide, after=lambda step, x_BCHW: x_BCHW + added[step.i])
+        return walk(source.record.x[skipped], steps, guide, after=source.after)
 
     def _skipped(self, context: Context[EditFriendlyKnobs]) -> int:
         return context.knobs.skip * context.steps // 50  # less than all of them

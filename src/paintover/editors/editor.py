@@ -44,11 +44,7 @@ class Context(Generic[K]):
 
     @property
     def schedule(self) -> Schedule | FlowSchedule:
-        from paintover.path.flow import FlowSchedule
-        from paintover.path.schedule import Schedule
-
-        kind = FlowSchedule if "flow" in self.bundle.capabilities else Schedule
-        return kind.from_config(self.bundle.scheduler_config)
+        return schedule_of(self.bundle)
 
     @property
     def diffusion(self) -> Schedule:
@@ -70,6 +66,15 @@ class Context(Generic[K]):
     def source(self) -> Tensor:
         assert self.source_BCHW is not None, "asked of an edit without a picture"
         return self.source_BCHW
+
+
+def schedule_of(bundle: Bundle) -> Schedule | FlowSchedule:
+    """The schedule that the bundle's model walks."""
+    from paintover.path.flow import FlowSchedule
+    from paintover.path.schedule import Schedule
+
+    kind = FlowSchedule if "flow" in bundle.capabilities else Schedule
+    return kind.from_config(bundle.scheduler_config)
 
 
 class Editor(ABC, Generic[K]):

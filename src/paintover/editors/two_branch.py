@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue
 
@@ -55,8 +55,7 @@ class Branches:
 
     def nulls(self, i: int) -> Condition:
         """What guidance is held against at step i: what the inversion found, or else the negative prompt."""
-        found = self.source.nulls
-        return self.null if found is None else found[min(i, len(found) - 1)]
+        return self.source.null(i, self.null)
 
     def guide(self, c: Condition) -> Guide:
         """Classifier-free guidance towards c, as the edit's branch follows it."""
@@ -72,7 +71,21 @@ class Branches:
 
     def after(self, step: Step, x_BCHW: Tensor) -> Tensor:
         """Adds the noise that belongs to the step, where the inversion says there is one: `walk`'s after."""
-        return x_BCHW if self.source.added is None else x_BCHW + self.source.added[step.i]
+        return self.source.after(step, x_BCHW)
+
+
+def inverted_from(inversion: str, context: Context[Any], guidance: float, negative_prompt: str) -> dict[str, JsonValue]:
+    """What the picture's inversion of that name depends on: editors that invert alike find each other's in the cache."""
+    from paintover.path.inversion import INVERSIONS
+
+    depends, how = _walked_from(context) | {"inversion": inversion}, INVERSIONS[inversion]
+    depends |= {knob: getattr(context.knobs, knob) for knob in how.knobs}
+    depends |= {"guidance": guidance, "negative_prompt": negative_prompt} if how.guided else {}
+    return depends | ({"seed": context.request.seed} if how.random else {})
+
+
+def _walked_from(context: Context[Any]) -> dict[str, JsonValue]:
+    return {"steps": context.steps, "source_prompt": context.request.source_prompt or ""}
 
 
 class TwoBranch(Editor[K]):
@@ -89,21 +102,15 @@ class TwoBranch(Editor[K]):
     prepared_by = "source"
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
-        from paintover.path.inversion import INVERSIONS
-
         knobs, request = context.knobs, context.request
-        depends: dict[str, JsonValue] = {"steps": context.steps, "source_prompt": request.source_prompt or ""}
+        if context.source_BCHW is not None:
+            return inverted_from(knobs.inversion, context, knobs.guidance, knobs.negative_prompt)
         guided: dict[str, JsonValue] = {"guidance": knobs.guidance, "negative_prompt": knobs.negative_prompt}
-        if context.source_BCHW is None:
-            return depends | guided | {"seed": request.seed, "shape": list(context.shape)}
-        inversion = INVERSIONS[knobs.inversion]
-        depends |= {"inversion": knobs.inversion}
-        depends |= {knob: getattr(knobs, knob) for knob in inversion.knobs}
-        return depends | (guided if inversion.guided else {}) | ({"seed": request.seed} if inversion.random else {})
+        return _walked_from(context) | guided | {"seed": request.seed, "shape": list(context.shape)}
 
     def prepare(self, context: Context[K]) -> Preparation:
         from paintover.path.guidance import classifier_free
-        from paintover.path.inversion import INVERSIONS, Told
+        from paintover.path.inversion import INVERSIONS
         from paintover.path.source import Source
         from paintover.path.start import noise
         from paintover.path.walk import Record, walk
@@ -111,8 +118,9 @@ class TwoBranch(Editor[K]):
         knobs, steps = context.knobs, self._steps(context)
         source, null = self._prompts(context, context.request.source_prompt or "", knobs.negative_prompt)
         if context.source_BCHW is not None:
-            told = Told(source, null, knobs.guidance, context.request.seed, knobs.inner, knobs.iterations)
-            return (yield from INVERSIONS[knobs.inversion].invert(context.source, steps, told)).tensors()
+            inversion = INVERSIONS[knobs.inversion]
+            told = inversion.told(source, null, knobs.guidance, context.request.seed, knobs.model_dump())
+            return (yield from inversion.invert(context.source, steps, told)).tensors()
         record = Record()
         x_T = noise(context.request.seed, context.shape, context.device)
         yield from walk(x_T, steps, classifier_free(source, null, knobs.guidance), record)

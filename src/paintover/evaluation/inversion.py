@@ -18,6 +18,7 @@ from torch import Tensor
 
 from paintover import __version__
 from paintover.conditions.prompt import prompts
+from paintover.editors.editor import schedule_of
 from paintover.engine.engine import Engine, Job
 from paintover.evaluation.metrics import l2, psnr
 from paintover.evaluation.scenes import cases
@@ -27,7 +28,7 @@ from paintover.path.guidance import Guide, PerStep, classifier_free
 from paintover.path.inversion import INVERSIONS, Told
 from paintover.path.predict import Path as Walk
 from paintover.path.predict import Preparation
-from paintover.path.schedule import Schedule, Step
+from paintover.path.schedule import Step
 from paintover.path.source import Inverting, Source
 from paintover.path.walk import walk
 from paintover.scenes.assets import Assets
@@ -69,10 +70,12 @@ def run(
     bundle = load(model, device=device)
     scenes = list(_scenes(Assets(root, "held_out", photos), bundle, count, seed))
     null, *sources = prompts(bundle.text, ["", *(scene.caption for scene in scenes)])
-    tolds = [Told(source, null, guidance, seed, inner, iterations) for source in sources]
+    settings = {"inner": inner, "iterations": iterations}
+    walks = {name: schedule_of(bundle).steps(steps, eta=INVERSIONS[name].eta) for name in inversions}  # before any work
     found: dict[str, Any] = {}
     for n, name in enumerate(inversions):
-        found[name] = _measured(name, bundle, scenes, tolds, steps)
+        tolds = [INVERSIONS[name].told(source, null, guidance, seed, settings) for source in sources]
+        found[name] = _measured(name, bundle, scenes, tolds, walks[name])
         if progress:
             progress(n + 1, len(inversions))
     return {
@@ -80,7 +83,7 @@ def run(
         "paintover": __version__,
         "model": model,
         "fingerprint": bundle.fingerprint,
-        "asked": {"count": count, "guidance": guidance, "steps": steps, "inner": inner, "iterations": iterations, "seed": seed},
+        "asked": {"count": count, "guidance": guidance, "steps": steps, **settings, "seed": seed},
         "codec_psnr": _mean([_psnr(scene.codec_HWC, scene.rgb_HWC) for scene in scenes]),
         "inversions": found,
     }
@@ -117,9 +120,8 @@ def _scenes(assets: Assets, bundle: Bundle, count: int, seed: int) -> Iterator[S
         yield Scene(rgb_HWC, latents_BCHW, encoded["reconstruction_hwC"].numpy(), case.caption)
 
 
-def _measured(name: str, bundle: Bundle, scenes: list[Scene], tolds: list[Told], count: int) -> dict[str, Any]:
+def _measured(name: str, bundle: Bundle, scenes: list[Scene], tolds: list[Told], steps: list[Step]) -> dict[str, Any]:
     inversion = INVERSIONS[name]
-    steps = Schedule.from_config(bundle.scheduler_config).steps(count, eta=inversion.eta)
     engine, began = Engine(bundle.denoiser), time.perf_counter()
     jobs = [engine.add(_kept(inversion.invert(s.latents_BCHW, steps, told))) for s, told in zip(scenes, tolds, strict=True)]
     sources = [Source.of(kept) for kept in _results(engine, jobs)]
@@ -143,10 +145,8 @@ def _kept(inverting: Inverting) -> Preparation:
 
 def _free(source: Source, steps: list[Step], told: Told, scale: float) -> Walk:
     """From x_T, told the caption, held back by nothing but what the inversion found."""
-    nulls, added = source.nulls or (told.null,), source.added
-    guides: list[Guide] = [classifier_free(told.source, nulls[min(step.i, len(nulls) - 1)], scale) for step in steps]
-    after = None if added is None else lambda step, x_BCHW: x_BCHW + added[step.i]
-    return walk(source.record.x[0], steps, PerStep(guides), after=after)
+    guides: list[Guide] = [classifier_free(told.source, source.null(step.i, told.null), scale) for step in steps]
+    return walk(source.record.x[0], steps, PerStep(guides), after=source.after)
 
 
 def _results(engine: Engine, jobs: list[Job]) -> list[Any]:

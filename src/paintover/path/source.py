@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paintover.path.predict import Condition, Predict
+from paintover.path.schedule import Step
 from paintover.path.walk import Record
 
 
@@ -25,6 +26,14 @@ class Source:
     record: Record
     nulls: tuple[Condition, ...] | None = None
     added: tuple[Tensor, ...] | None = None
+
+    def null(self, i: int, otherwise: Condition) -> Condition:
+        """What guidance is held against at step i: what the inversion found, or else the edit's own."""
+        return otherwise if self.nulls is None else self.nulls[min(i, len(self.nulls) - 1)]
+
+    def after(self, step: Step, x_BCHW: Tensor) -> Tensor:
+        """Adds the noise that belongs to the step, where there is some: `walk`'s after."""
+        return x_BCHW if self.added is None else x_BCHW + self.added[step.i]
 
     def tensors(self) -> dict[str, Tensor]:
         """As named tensors, for the prepare cache."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from paintover.path.inversion.fixed_point import fixed_point
 from paintover.path.inversion.negative import negative_prompt
 from paintover.path.inversion.null_text import null_text
 from paintover.path.inversion.told import Told
+from paintover.path.predict import Condition
 from paintover.path.schedule import Step
 from paintover.path.source import Inverting
 
@@ -39,6 +41,10 @@ class Inversion:
     random: bool = False
     knobs: tuple[str, ...] = ()
     free: bool = False
+
+    def told(self, source: Condition, null: Condition, guidance: float, seed: int, settings: Mapping[str, Any]) -> Told:
+        """What it is told: of the `settings` only those that it depends on."""
+        return Told(source, null, guidance=guidance, seed=seed, **{knob: settings[knob] for knob in self.knobs})
 
 
 INVERSIONS: dict[str, Inversion] = {
