@@ -13,6 +13,7 @@ from paintover.editors.two_branch import TwoBranchKnobs
 from paintover.engine.engine import Engine, run
 from paintover.errors import Cancelled
 from paintover.models.bundle import Bundle, load
+from paintover.path.flow import FlowSchedule
 from paintover.path.guidance import PerStep, classifier_free, plain
 from paintover.path.inversion import INVERSIONS, Told
 from paintover.path.inversion.edit_friendly import through
@@ -191,6 +192,47 @@ def test_fixed_points_lead_back():
     there = apart(free(source, steps, TOLD, 1.0), X0)
     assert there < 0.1 * apart(inverted("ddim", 20)[0].record.x[-1], X0)
     assert engine.counters.rows < (TOLD.iterations + 1) * len(steps)  # it stopped where it had converged
+
+
+@pytest.mark.parametrize("mean", [0.7, 4.0])
+def test_fixed_points_of_a_flow_are_those_of_its_closed_form(mean):
+    """A velocity is as strong as the picture, however far that is from noise."""
+
+    def slope(sigma: float) -> float:
+        return (sigma - (1 - sigma) * SPREAD**2) / ((1 - sigma) ** 2 * SPREAD**2 + sigma**2)
+
+    def velocity(x: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor | None, image: Tensor | None) -> Tensor:
+        sigma = t.double().item() / 1000
+        return slope(sigma) * (x - (1 - sigma) * tokens[:, :1, :1, None]) - tokens[:, :1, :1, None]
+
+    steps = FlowSchedule(shift=1.0).steps(20)
+    x0 = mean + SPREAD * noise(0, SHAPE).double()
+    told = Told(centred(mean), centred(0.0), iterations=50)
+    x = x0
+    for step in reversed(steps):  # x_t = x_s + d (k (x_t - (1 - sigma) m) - m), solved for x_t
+        d, k = step.sigma_t - step.sigma_s, slope(step.t / 1000)
+        x = (x - d * (k * (1 - step.t / 1000) + 1) * mean) / (1 - d * k)
+    source = run(INVERSIONS["fixed-point"].invert(x0, steps, told), velocity)
+    torch.testing.assert_close(source.record.x[0], x, rtol=0, atol=0.03)
+    assert apart(run(walk(source.record.x[0], steps, plain(told.source)), velocity), x0) < 0.01
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, FlowSchedule()], ids=["diffusion", "flow"])
+def test_fixed_points_do_not_run_away_where_there_are_none(schedule):
+    """A network that takes all that it sees, but for the mean, for noise: no x_t leads to a picture with grain."""
+
+    def noisy(x: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor | None, image: Tensor | None) -> Tensor:
+        if schedule is SCHEDULE:
+            a = ABAR[t.long()].view(-1, 1, 1, 1)
+            return (x - a.sqrt() * 0.7) / (1 - a).sqrt()
+        sigma = (t.double() / 1000).view(-1, 1, 1, 1)
+        return (x - (1 - sigma) * 0.7) / sigma - 0.7
+
+    steps = schedule.steps(20)
+    source = run(INVERSIONS["fixed-point"].invert(X0, steps, TOLD), noisy)
+    assert source.record.x[0].square().mean().sqrt() < 2
+    for step, told, x, after in zip(steps, source.record.eps, source.record.x, source.record.x[1:], strict=False):
+        torch.testing.assert_close(step.next(x, told), after)
 
 
 def test_fixed_point_with_one_correction_counts_two_evaluations_a_step():

@@ -45,11 +45,15 @@ class FlowStep(Step):
     def between(i: int, t: float, s: float, sigma_t: float, sigma_s: float, own: Step | None = None) -> FlowStep:
         """The step from sigma_t to sigma_s, the denoiser being asked at timestep t."""
         a_t, a_s = _signal(sigma_t), _signal(sigma_s)
-        return FlowStep(i, t, s, a_t, a_s, sigma_t=sigma_t, sigma_s=sigma_s, own=own)  # type: ignore[arg-type]
+        return FlowStep(i, t, s, a_t, a_s, sigma_t=sigma_t, sigma_s=sigma_s, own=own)
 
     def x0(self, x_BCHW: Tensor, v_BCHW: Tensor) -> Tensor:
         """The clean latents that `v` implies: x - sigma_t v."""
         return torch.sub(x_BCHW, v_BCHW, alpha=self.sigma_t)
+
+    def noise(self, x_BCHW: Tensor, v_BCHW: Tensor) -> Tensor:
+        """The noise that `v` implies: x + (1 - sigma_t) v."""
+        return torch.add(x_BCHW, v_BCHW, alpha=1 - self.sigma_t)
 
     def next(self, x_BCHW: Tensor, v_BCHW: Tensor) -> Tensor:
         """x + (sigma_s - sigma_t) v (Euler)."""
@@ -99,7 +103,9 @@ class FlowSchedule:
         if not 0 <= start <= 1:
             raise RequestError(f"start is {start}; expected 0 (the picture as it is) to 1 (from noise)")
         if eta:
-            raise KnobError("a rectified flow's steps add no noise; use an inversion that needs none (direct, ddim), or a UNet")
+            raise KnobError(
+                "a rectified flow's steps add no noise; use an inversion that needs none (any but edit-friendly), or a UNet"
+            )
         sigmas = self.sigmas(steps)[steps - int(steps * start) :]
         # float32 as diffusers: the network was trained and is served with timesteps of that precision.
         times = [float(np.float32(sigma) * np.float32(self.count)) for sigma in sigmas]

@@ -21,14 +21,14 @@ class Step:
     """One DDIM step: the denoiser is asked at timestep `t`; the latents go from noise level a_t to noise level a_s.
 
     i:        index within its walk, from 0; a part of a walk keeps the indices of the whole.
-    t, s:     this timestep and the next one of the list (-1 at the end: the clean side).
+    t, s:     this timestep and the next one of the list (-1 at the end: the clean side); whole numbers but for a flow.
     a_t, a_s: alpha_bar (the share of signal variance, 0 < a <= 1) that the latents leave and reach.
     sigma:    standard deviation of the fresh noise that is to be added after `next` (DDPM); 0 is DDIM.
     """
 
     i: int
-    t: int
-    s: int
+    t: float
+    s: float
     a_t: float
     a_s: float
     sigma: float = 0.0
@@ -36,6 +36,10 @@ class Step:
     def x0(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
         """The clean latents that `eps` implies: (x - sqrt(1 - a_t) eps) / sqrt(a_t)."""
         return torch.sub(x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_t)) / math.sqrt(self.a_t)
+
+    def noise(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
+        """The noise that the denoiser's answer means: the answer itself, but for a flow."""
+        return eps_BCHW
 
     def next(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
         """sqrt(a_s) x0 + sqrt(1 - a_s - sigma^2) eps (DDIM, equation 12, but for its noise), as one sum of x and eps."""
@@ -80,7 +84,8 @@ class Schedule:
         """
         if str(config.get("_class_name", "")).startswith("FlowMatch"):
             raise ModelError(
-                f"scheduler {config['_class_name']} is for flow matching; paintover walks DDIM: use a diffusion model"
+                f"scheduler {config['_class_name']} is for a rectified flow, but the bundle's model is a diffusion model; "
+                "use a bundle whose scheduler belongs to its model (DDIMScheduler for a UNet)"
             )
         for key in ("clip_sample", "thresholding", "rescale_betas_zero_snr"):
             if config.get(key):

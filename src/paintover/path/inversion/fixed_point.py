@@ -14,7 +14,7 @@ from paintover.path.schedule import Step
 from paintover.path.source import Inverting, Source
 from paintover.path.walk import Record
 
-STRONGEST = 1.1  # rms of a prediction: noise has 1
+STRONGEST = 1.1  # rms of the noise that a prediction means: noise has 1
 CONVERGED = 1e-3  # rms of a correction, in units of the latents' own standard deviation of about 1
 
 
@@ -24,8 +24,9 @@ def fixed_point(x0_BCHW: Tensor, steps: Sequence[Step], told: Told) -> Inverting
     DDIM inversion asks e(x_s, t), and stops there; this goes on from its answer (AIDI, Pan et al. 2023; ReNoise, Garibi et
     al. 2024), averaging the predictions of the corrections as ReNoise does, which keeps an iteration that circles its fixed
     point from going astray. It stops early once a correction moves the latents by less than CONVERGED, and where they begin
-    to move more and more. A prediction stronger than noise is taken at noise's strength, for where no x_t leads to x_s (the
-    network smooths what x_s has of grain) the iteration would otherwise amplify x without end.
+    to move more and more. Noise stronger than noise can be is taken at noise's strength, for where no x_t leads to x_s (the
+    network smooths what x_s has of grain) the iteration would otherwise amplify x without end. (A flow predicts a velocity:
+    of it the noise alone is weakened, not what it says of the picture.)
 
     The noise that leads from x_t to x_s is the one that led up, exactly, so nothing is walked again (as in `direct`); where
     it converged, it is also what the model itself predicts at x_t, so that a free walk from x_T comes back to the picture.
@@ -35,12 +36,12 @@ def fixed_point(x0_BCHW: Tensor, steps: Sequence[Step], told: Told) -> Inverting
     for n, step in enumerate(reversed(steps)):
         up = step.inverse()
         [eps] = yield [Predict(x, step.t, told.source)]
-        eps = _no_stronger(eps)
+        eps = _no_stronger(eps, x, step)
         there, total, moved = up.next(x, eps), torch.zeros_like(eps), float("inf")
         for k in range(told.iterations):
             [answer] = yield [Predict(there, step.t, told.source)]
             total = total + answer
-            mean = _no_stronger(total / (k + 1))
+            mean = _no_stronger(total / (k + 1), there, step)
             corrected = up.next(x, mean)
             before, moved = moved, float((corrected - there).square().mean().sqrt())
             if moved > before:
@@ -55,5 +56,8 @@ def fixed_point(x0_BCHW: Tensor, steps: Sequence[Step], told: Told) -> Inverting
     return Source(Record(eps=record.eps[::-1], x=record.x[::-1]))
 
 
-def _no_stronger(eps: Tensor) -> Tensor:
-    return eps / (eps.square().mean().sqrt() / STRONGEST).clamp_min(1.0)
+def _no_stronger(told_BCHW: Tensor, x_BCHW: Tensor, step: Step) -> Tensor:
+    """What the denoiser told at x, with the noise that it means at most as strong as noise."""
+    noise_BCHW = step.noise(x_BCHW, told_BCHW)
+    excess = 1 - 1 / (noise_BCHW.square().mean().sqrt() / STRONGEST).clamp_min(1.0)
+    return told_BCHW - excess * noise_BCHW
