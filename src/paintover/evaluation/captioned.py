@@ -16,6 +16,7 @@ import numpy as np
 from paintover.errors import PaintoverError
 from paintover.scenes import edits, words
 from paintover.scenes.assets import Assets
+from paintover.scenes.captioned import settled
 from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene
 
 SERIES = ("plain", "place")
@@ -24,7 +25,6 @@ ROUNDS = {
     "plain": ("replace", "look", "recolour", "ground", "remove", "look", "add", "look"),
     "place": ("replace", "look", "recolour", "ground", "remove", "look", "replace", "look"),
 }
-_PLAINLY = 11  # of a generator that opens a caption with no words
 T = TypeVar("T")
 _Made = tuple[Scene, Scene, dict[str, str]]  # before, after, the words of the instruction
 
@@ -54,7 +54,9 @@ def cases(assets: Assets, count: int, seed: int) -> Iterator[Captioned]:
 def _plain(kind: str, assets: Assets, seed: int, n: int) -> edits.Case:
     rng = np.random.default_rng([seed, n])
     two = kind in ("remove", "add")
-    scene = _drawn(lambda: _settled(assets, rng), lambda s: s.backdrop.plain is not None and len(s.objects) == 1 + two)
+    scene = _drawn(
+        lambda: _settled(assets, rng), lambda s: s.backdrop.label is not None and s.look is None and len(s.objects) == 1 + two
+    )
     before, after, told = _changed(kind, scene, assets, rng)
     text = words.instruction("place" if kind == "ground" else kind, rng, assets.split, **told)
     return _case(kind, before, after, text)
@@ -107,7 +109,7 @@ def _drawn(draw: Callable[[], T], fits: Callable[[T], bool]) -> T:
 
 def _settled(assets: Assets, rng: np.random.Generator) -> Scene:
     """A scene that its caption nearly determines, as training draws them."""
-    return edits.make("caption", assets, rng).after
+    return settled(assets, rng, edits.SIDES[1], 1.0)
 
 
 def _case(kind: str, before: Scene, after: Scene, instruction: str) -> edits.Case:
@@ -115,5 +117,5 @@ def _case(kind: str, before: Scene, after: Scene, instruction: str) -> edits.Cas
 
 
 def _caption(scene: Scene) -> str:
-    """Captions before and after begin alike: they differ in what the edit changes, and in nothing else."""
-    return words.caption(scene, np.random.default_rng(_PLAINLY))
+    """Without an opening: captions before and after differ in what the edit changes, and in nothing else."""
+    return words.caption(scene)
