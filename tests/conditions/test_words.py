@@ -56,6 +56,24 @@ def test_weights_of_words(encoder):
     assert torch.equal(weights(encoder, "a cow", "", "reweight"), torch.ones(encoder.length))
 
 
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("snow", "cannot read 'snow'"),
+        ("snow=inf", "cannot read 'snow=inf'"),
+        ("snow=1e300", "'snow=1e300' is out of bounds; a weight is from -100 to 100"),
+        ("snow=1e30", "out of bounds"),
+        ("snow=-100.5", "out of bounds"),
+        (",,,", "names no words"),
+        ("snow=2, snow=3", "'snow=3' names a word that has a weight already"),
+        ("a cow=2,cow=2", "'cow=2' names a word that has a weight already"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(encoder, told, says):
+    with pytest.raises(KnobError, match=f"^reweight: .*{says}"):
+        weights(encoder, "a cow in snow", told, "reweight")
+
+
 def test_equal_captions_correspond_token_by_token(encoder):
     for mode in ("replace", "refine", "auto"):
         alignment = align(encoder, "a cow in snow", "A cow in snow", mode)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from paintover.models.text import TextEncoder
 
 
+MOST_WEIGHT = 100  # far more than any picture bears; float16 overflows at 65504
+
+
 def words(text: str) -> list[str]:
     """Words and, apart from them, punctuation; in lower case, which is how the encoders read them."""
     return re.findall(r"\w+(?:['’-]\w+)*|[^\w\s]+", text.lower())
@@ -63,15 +66,25 @@ def pair(encoder: TextEncoder, source: str, wanted: str, told: str, knob: str) -
 def weights(encoder: TextEncoder, text: str, told: str, knob: str) -> Tensor:
     """ "word=2,other=0.5" as a weight for each token, 1 where nothing is said. Raises KnobError for what cannot be read."""
     weights_L = torch.ones(encoder.length)
-    for part in filter(str.strip, told.split(",")):
+    parts = [part.strip() for part in told.split(",") if part.strip()]
+    if told.strip() and not parts:
+        raise KnobError(f'{knob}: {told!r} names no words; expected words and their weights: "snow=2,cow=0.5"')
+    weighed: set[int] = set()
+    for part in parts:
         word, equals, number = (side.strip() for side in part.partition("="))
         try:
             weight = float(number)
         except ValueError:
             weight = math.nan
         if not (equals and words(word) and math.isfinite(weight)):
-            raise KnobError(f'{knob}: cannot read {part.strip()!r}; expected words and their weights: "snow=2,cow=0.5"')
-        weights_L[find(encoder, text, [word], knob)] = weight
+            raise KnobError(f'{knob}: cannot read {part!r}; expected words and their weights: "snow=2,cow=0.5"')
+        if abs(weight) > MOST_WEIGHT:
+            raise KnobError(f"{knob}: {part!r} is out of bounds; a weight is from -{MOST_WEIGHT} to {MOST_WEIGHT}")
+        places = find(encoder, text, [word], knob)
+        if not weighed.isdisjoint(places):
+            raise KnobError(f"{knob}: {part!r} names a word that has a weight already; give each word one")
+        weighed.update(places)
+        weights_L[places] = weight
     return weights_L
 
 
