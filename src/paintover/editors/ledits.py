@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, JsonValue
 
-from paintover.conditions.edits import Wanted, several
+from paintover.conditions.edits import Bounds, Wanted, several
 from paintover.editors.editor import Context, Editor
 from paintover.editors.knobs import Knobs
 from paintover.errors import KnobError
@@ -133,7 +133,7 @@ class LEdits(Editor[LEditsKnobs]):
 
     def _wanted(self, context: Context[LEditsKnobs]) -> list[Wanted]:
         schema = LEditsKnobs.model_json_schema()["properties"]
-        bounds = {name: (schema[name]["minimum"], schema[name]["maximum"]) for name in _OWN}
+        bounds = {n: Bounds(schema[n]["minimum"], schema[n]["maximum"], schema[n]["type"] == "integer") for n in _OWN}
         return several(context.request.instruction, bounds)
 
     def _window(self, context: Context[LEditsKnobs], wanted: Wanted) -> tuple[int, int]:
