@@ -97,12 +97,16 @@ def export(
     card: Annotated[Path, typer.Option(help="Its README.md: licence, training data, what it is bad at.")],
     text: Text = Path("text"),
     size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side it is for (default: as trained).")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Recommended steps of instruct and imagine.")] = 8,
-    guidance: Annotated[float, typer.Option(help="Their recommended guidance.")] = 1.5,
-    image_guidance: Annotated[float, typer.Option(help="Recommended image guidance of instruct.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Recommended steps of instruct and imagine.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Their recommended guidance.")] = None,
 ) -> None:
-    """Make a bundle of a run: half precision, in the diffusers layout, with a card."""
+    """Make a bundle of a run: half precision, in the diffusers layout, with a card.
+
+    What it recommends for each editor is what the built-in model does, but for steps and guidance that are given.
+    """
     _needs("accelerate", "tensorboard")
+    from paintover.models.description import describe
+    from paintover.models.listing import BUILTIN
     from paintover.training.export import export as make
     from paintover.training.recipe import read
 
@@ -111,15 +115,10 @@ def export(
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{card} cannot be read ({error}); name the card, a text file") from None
     trained = read(run)
-    guidances = {"guidance": guidance, "image_guidance": image_guidance}
-    # The editors' own 50 steps and guidance 7.5 are Stable Diffusion's; this small model leaves its pictures with them.
-    by_caption = {"steps": 20, "guidance": 1.0}
-    defaults: dict[str, dict[str, Any]] = {
-        "instruct": {"steps": steps, **guidances},
-        "imagine": {"steps": steps, "guidance": guidance},
-        "sdedit": by_caption,
-        "mdp-noise": by_caption,
-    }
+    given = {name: value for name, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
+    # The editors' own 50 steps and guidance 7.5 are Stable Diffusion's; small models leave their pictures with them.
+    builtin = describe(BUILTIN, "builtin").defaults
+    defaults = {name: dict(knobs) | (given if name in ("instruct", "imagine") else {}) for name, knobs in builtin.items()}
     fingerprint = make(run, text, out, card=words, size=size or (trained.size if trained else 0), defaults=defaults)
     print(f"paintover: fingerprint {fingerprint}", file=sys.stderr)
     print(out)
