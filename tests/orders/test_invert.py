@@ -10,7 +10,8 @@ from PIL import Image
 
 import paintover
 from paintover import cli
-from paintover.errors import KnobError, RequestError
+from paintover.editors import registry
+from paintover.errors import KnobError, PictureError, RequestError
 
 STEPS = 6
 
@@ -70,6 +71,38 @@ def test_from_the_command_line(photo, tiny_bundle, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(asked)
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inversion", ["direct", "ddim"])
+def test_what_it_writes_can_be_made_again(inversion, photo, tiny_bundle, tmp_path):
+    made = invert(photo, tiny_bundle, inversion=inversion, out=tmp_path / "back.png")
+    again = paintover.redo(made.result.path)
+    assert again.identical
+    assert again.result.request == made.result.request
+    assert "invert" not in registry.names()  # it is asked for by its own command
+
+
+def test_what_is_asked_is_checked_as_an_edit_is(photo, tiny_bundle, tmp_path, monkeypatch):
+    from paintover.models import bundle
+    from paintover.picture.limits import Limits
+
+    monkeypatch.setattr(bundle, "load", lambda *args, **named: pytest.fail("loaded a model"))
+    for prompt, says in (("\ud800", "no Unicode"), ("a " * 35_000, "longer than")):
+        with pytest.raises(RequestError, match=says):
+            paintover.invert(photo, source_prompt=prompt, model=str(tiny_bundle))
+    with pytest.raises(KnobError, match="negative_prompt"):
+        invert(photo, tiny_bundle, negative_prompt="\ud800")
+    with pytest.raises(PictureError, match="pixels"):
+        invert(photo, tiny_bundle, limits=Limits(max_pixels=10))
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "clear.png")
+    with pytest.raises(RequestError, match="transparency"):
+        invert(tmp_path / "clear.png", tiny_bundle, out=tmp_path / "back.jpg")
+    described = Image.open(photo)
+    described.getexif()[0x010E] = "long " * 20_000
+    with pytest.raises(RequestError, match="EXIF"):
+        invert(described, tiny_bundle, out=tmp_path / "back.jpg")
+    with pytest.raises(RequestError, match="takes no words"):
+        paintover.edit(photo, "a cow", editor="invert", model=str(tiny_bundle))
 
 
 def test_what_cannot_be_is_refused(photo, tiny_bundle):

@@ -71,10 +71,11 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
     option = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
     command = next((word for word in arguments if not word.startswith("-")), "")
     message = " ".join(error.format_message().split())
-    if option is not None and command in ("edit", "imagine", "sweep"):
+    if option is not None and command in ("edit", "imagine", "sweep", "invert"):
         given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
         given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
-        name = given[-1] if given else {"imagine": "imagine", "sweep": "mdp-noise"}.get(command, registry.names()[0])
+        usual = {"imagine": "imagine", "sweep": "mdp-noise", "invert": "invert"}.get(command, registry.names()[0])
+        name = given[-1] if given else usual
         try:
             editor = registry.get(name)
         except RequestError as unknown:

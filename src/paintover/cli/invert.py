@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from paintover.cli.shared import (
-    KNOBS_PANEL,
     AsJson,
     Device,
     Force,
@@ -23,41 +22,31 @@ from paintover.cli.shared import (
     print_json,
     progress,
     tell,
+    with_knobs,
 )
-from paintover.editors.knobs import describe
-from paintover.editors.two_branch import TwoBranchKnobs
-
-_SAYS = {info.name: f"{info.description}; {info.takes} (default {info.default!r})" for info in describe(TwoBranchKnobs)}
-_NAMES = ", ".join(get_args(TwoBranchKnobs.model_fields["inversion"].annotation))
-_KNOB = {"rich_help_panel": KNOBS_PANEL, "metavar": "VALUE"}
 
 
 @app.command()
+@with_knobs("invert")
 def invert(
     *,
     picture: Annotated[str, typer.Argument(help="The picture's file.")],
     source_prompt: Annotated[str | None, typer.Option(help="What the picture shows.")] = None,
     out: Out = None,
-    inversion: Annotated[str | None, typer.Option(help=f"{_NAMES} (default 'direct').", metavar="NAME")] = None,
     model: Model = "builtin",
     seed: Seed = 0,
     steps: Steps = None,
-    guidance: Annotated[str | None, typer.Option(help=_SAYS["guidance"], **_KNOB)] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help=_SAYS["negative_prompt"], **_KNOB)] = None,
-    inner: Annotated[str | None, typer.Option(help=_SAYS["inner"], **_KNOB)] = None,
-    iterations: Annotated[str | None, typer.Option(help=_SAYS["iterations"], **_KNOB)] = None,
     force: Force = False,
     as_json: AsJson = False,
     device: Device = None,
     max_pixels: MaxPixels = None,
     max_bytes: MaxBytes = None,
     max_frames: MaxFrames = None,
+    knobs: dict[str, Any],
 ) -> None:
     """Invert a picture and bring it back: what an edit beside it starts from. The edits find the inversion in the cache."""
     from paintover.orders.invert import invert as run
 
-    given: dict[str, Any] = {"inversion": inversion, "guidance": guidance, "negative_prompt": negative_prompt}
-    given |= {"inner": inner, "iterations": iterations}
     with progress("inverting") as on_step:
         inverted = run(
             picture,
@@ -70,7 +59,7 @@ def invert(
             limits=limits_of(max_pixels, max_bytes, max_frames),
             device=device,
             on_step=on_step,
-            **{name: value for name, value in given.items() if value is not None},
+            **knobs,
         )
     result = inverted.result
     for warning in result.record["warnings"]:

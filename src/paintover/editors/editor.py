@@ -83,9 +83,9 @@ class Editor(ABC, Generic[K]):
     `needs` are the capabilities that a bundle must have. `picture` says whether it edits one ("needed"), makes one ("never"),
     or edits one that is given or made from the source prompt ("either"). `steps` is the default count of denoising steps; a
     bundle's own recommendation goes before it, and the request's before both. `told` is what it takes the request's words
-    for: an instruction (what should change) or a caption (of the picture that is wanted). `confined`: nothing may change
-    outside of the mask that it shows. `swept`: the knobs, and their values, that `paintover sweep` varies unless others are
-    named.
+    for: an instruction (what should change), a caption (of the picture that is wanted), or nothing (it takes none). `confined`:
+    nothing may change outside of the mask that it shows. `swept`: the knobs, and their values, that `paintover sweep` varies
+    unless others are named. `hidden`: it serves a command of its own, and is not among those that one chooses from.
     """
 
     name: ClassVar[str]
@@ -93,8 +93,9 @@ class Editor(ABC, Generic[K]):
     paper: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     steps: ClassVar[int] = 50
-    told: ClassVar[Literal["instruction", "caption"]] = "instruction"
+    told: ClassVar[Literal["instruction", "caption", "nothing"]] = "instruction"
     confined: ClassVar[bool] = False
+    hidden: ClassVar[bool] = False
     picture: ClassVar[Literal["needed", "either", "never"]] = "needed"
     takes_source_prompt: ClassVar[bool] = False
     swept: ClassVar[dict[str, tuple[int, ...]]] = {}

@@ -58,8 +58,14 @@ def read(editor: str, knobs: type[Knobs], given: Mapping[str, Any], defaults: Ma
         return knobs.model_validate({**{k: v for k, v in (defaults or {}).items() if k in known}, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        info = known[str(first["loc"][0])]
-        raise KnobError(f"{editor}: {info.name} is {first['input']!r}, but takes {info.takes}: {info.description}") from None
+        info, said = known[str(first["loc"][0])], brief(first["input"])
+        raise KnobError(f"{editor}: {info.name} is {said}, but takes {info.takes}: {info.description}") from None
+
+
+def brief(value: Any) -> str:
+    """A value as an error shows it: its beginning, where it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def takes(editor: str, knobs: type[Knobs]) -> str:

@@ -11,6 +11,7 @@ from paintover.editors.editor import Editor
 from paintover.editors.flowedit import FlowEdit
 from paintover.editors.imagine import Imagine
 from paintover.editors.instruct import Instruct
+from paintover.editors.invert import Invert
 from paintover.editors.ledits import LEdits
 from paintover.editors.masactrl import MasaCtrl
 from paintover.editors.mdp_condition import MDPCondition
@@ -39,21 +40,22 @@ _ALL: tuple[Editor[Any], ...] = (
     FlowEdit(),
     RFInversion(),
     Imagine(),
+    Invert(),
 )
 _EDITORS: dict[str, Editor[Any]] = {editor.name: editor for editor in _ALL}
 
 
 def names() -> list[str]:
-    """Names of all editors, the default one first."""
-    return list(_EDITORS)
+    """Names of all editors that one chooses from, the default one first."""
+    return [name for name, editor in _EDITORS.items() if not editor.hidden]
 
 
 def get(name: str) -> Editor[Any]:
     """The editor called `name`. Raises RequestError listing what there is."""
     if name not in _EDITORS:
-        near = get_close_matches(name, _EDITORS, n=1)
+        near = get_close_matches(name, names(), n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise RequestError(f"there is no editor {name!r}{hint}; choose one of {', '.join(_EDITORS)}")
+        raise RequestError(f"there is no editor {name!r}{hint}; choose one of {', '.join(names())}")
     return _EDITORS[name]
 
 

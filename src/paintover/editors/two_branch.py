@@ -96,9 +96,9 @@ class TwoBranch(Editor[K]):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("text-to-image",)
-    told = "caption"
+    told: ClassVar[Literal["instruction", "caption", "nothing"]] = "caption"
     takes_source_prompt = True
-    picture = "either"
+    picture: ClassVar[Literal["needed", "either", "never"]] = "either"
     prepared_by = "source"
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:

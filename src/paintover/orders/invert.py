@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paintover.editors.editor import Context
-from paintover.editors.two_branch import Branches, TwoBranch, TwoBranchKnobs
-from paintover.errors import RequestError
-from paintover.orders.order import Checked, Order, request_for
+from paintover.editors.invert import Invert
+from paintover.orders.order import Checked, Order, check, request_for
 from paintover.picture.limits import Limits
 from paintover.request import EditResult
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from paintover.engine.cache import PrepareCache
-    from paintover.path.predict import Path as Walk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,25 +34,6 @@ class Inverted:
     psnr: float
     psnr_codec: float
     codec: float
-
-
-class Reconstruction(TwoBranch[TwoBranchKnobs]):
-    """The edit that changes nothing: the source branch itself, or, where nothing holds it, its guided walk from x_T."""
-
-    name = "invert"
-    summary = "What an inversion makes of the picture."
-    paper = "see docs/inversion.md"
-    steps = 50
-    Knobs = TwoBranchKnobs
-
-    def branch(self, context: Context[TwoBranchKnobs], branches: Branches) -> Walk:
-        from paintover.path.inversion import INVERSIONS
-        from paintover.path.walk import walk
-
-        guide = branches.guide(branches.c_source)
-        if INVERSIONS[context.knobs.inversion].free and context.knobs.guidance != 1:
-            return walk(branches.x_T, branches.steps, guide, after=branches.after)
-        return walk(branches.source.record.x[-1], [], guide)
 
 
 def invert(
@@ -74,38 +52,26 @@ def invert(
     cache: PrepareCache | None = None,
     **knobs: Any,
 ) -> Inverted:
-    """Inverts a picture, told its caption, and brings it back. Knobs: inversion, guidance, negative_prompt, inner, iterations.
+    """Inverts a picture, told its caption, and brings it back. The knobs are those of the editors that do so.
 
     The inversion is kept in the cache, where every edit finds it that inverts the same picture likewise. Arguments and errors
     otherwise as for `edit`; `out` is where the reconstruction is saved, as large as the picture.
     """
-    from paintover import picture as pictures
-    from paintover.editors.knobs import read
-
     named = isinstance(picture, (str, Path))
     request = request_for(
         picture=str(picture) if named else None,
-        instruction=source_prompt or "",
+        instruction="",
         source_prompt=source_prompt,
-        editor=Reconstruction.name,
+        editor=Invert.name,
         knobs=knobs,
         model=str(model),
         seed=seed or 0,
         steps=steps,
         preserve=False,
     )
-    read(Reconstruction.name, TwoBranchKnobs, knobs)
-    if picture is None:
-        raise RequestError("there is no picture to invert; name one")
     target = Path(out) if out is not None else None
-    if target is not None:
-        pictures.check_target(target, force)
-    opened = pictures.open(picture, limits)
-    if target is not None:
-        transparent = opened.alpha_HW is not None and int(opened.alpha_HW.min()) < 255
-        pictures.check_target(target, force, transparent, opened.size_HW)
-    order = Order(request, None if named else picture, out=target, force=force, keep_location=keep_location, on_step=on_step)
-    return _inverted(Checked(order, Reconstruction(), opened, None), cache, device)
+    order = Order(request, None if named else picture, None, target, force, keep_location, limits, on_step)
+    return _inverted(check(order), cache, device)
 
 
 def _inverted(checked: Checked, cache: PrepareCache | None, device: str | None) -> Inverted:

@@ -71,7 +71,7 @@ def request_for(**fields: Any) -> EditRequest:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "request"
-        raise RequestError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from None
+        raise RequestError(f"{name} is {knobs.brief(first['input'])}: {first['msg'].lower()}") from None
 
 
 def check(order: Order) -> Checked:
@@ -79,12 +79,13 @@ def check(order: Order) -> Checked:
     request = order.request
     editor = registry.get(request.editor)
     knobs.read(editor.name, editor.Knobs, request.knobs)
-    if not request.instruction.strip():
+    if editor.told == "nothing":
+        if request.instruction:
+            raise RequestError(f"{editor.name} takes no words of what should change; leave them out")
+    elif not request.instruction.strip():
         raise RequestError('the instruction is empty; say what should change, for example "make it look like dusk"')
-    words = {"instruction": request.instruction, "source prompt": request.source_prompt, **request.knobs}
-    for name, text in words.items():
-        if isinstance(text, str):
-            _check_text(name, text)
+    for name, text in {"instruction": request.instruction, "source prompt": request.source_prompt or ""}.items():
+        _check_text(name, text)  # a knob's text has bounds of its own
     if request.source_prompt is not None and not editor.takes_source_prompt:
         able = ", ".join(name for name in registry.names() if registry.get(name).takes_source_prompt)
         raise RequestError(f"{editor.name} takes no source prompt; leave it out, or use an editor that does ({able})")
