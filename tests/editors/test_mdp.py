@@ -15,7 +15,7 @@ from paintover.editors.editor import Context
 from paintover.engine.engine import Engine
 from paintover.errors import KnobError
 from paintover.models.bundle import load
-from paintover.orders.order import Order, request_for
+from paintover.orders.order import Order, check, request_for
 from paintover.orders.run import edit_one
 
 FOUR = ["mdp-noise", "mdp-condition", "mdp-latent", "mdp-guidance"]
@@ -106,6 +106,22 @@ def test_shares_of_ones_own_are_read(told, read):
 def test_what_is_no_schedule_is_refused(told):
     with pytest.raises(KnobError, match=r"schedule .* takes constant or linear or cosine or exponential or 1,0\.8,0\.5"):
         knobs_of.read("mdp-noise", registry.get("mdp-noise").Knobs, {"schedule": told})
+
+
+def test_a_long_schedule_is_taken_and_a_nonsense_one_is_said_in_short():
+    model = registry.get("mdp-noise").Knobs
+    read = knobs_of.read("mdp-noise", model, {"schedule": [1 / 3] * 1000})
+    assert read.schedule.count(",") == 999
+    assert knobs_of.read("mdp-noise", model, {"schedule": read.schedule}) == read
+    with pytest.raises(KnobError, match=r"schedule is \[7.*\.\.\., but takes") as refused:
+        knobs_of.read("mdp-noise", model, {"schedule": [7] * 1000})
+    assert len(str(refused.value)) < 400
+
+
+def test_a_long_schedule_passes_all_checks_as_text_too(photo, tmp_path):
+    shares = {"schedule": ",".join([repr(1 / 3)] * 500)}
+    request = request_for(picture=str(photo), instruction="a cow", editor="mdp-noise", knobs=shares)
+    assert check(Order(request, out=tmp_path / "out.jpg")).editor.name == "mdp-noise"
 
 
 @EVERY

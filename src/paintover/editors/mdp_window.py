@@ -21,7 +21,7 @@ class MDPKnobs(TwoBranchKnobs):
     t_m: int = Field(26, ge=0, le=50, description="how long the window is, of 50 steps (more: closer to the picture)")
     schedule: str = Field(
         "constant",
-        max_length=2000,
+        max_length=25_000,  # a share for each of 1000 steps, with all its digits
         description="how the picture's share falls within the window; or the shares, one for each of its steps",
         examples=["linear"],
         json_schema_extra={"choices": [*_NAMED, "1,0.8,0.5"]},
