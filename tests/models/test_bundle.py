@@ -73,6 +73,15 @@ def test_a_lacking_bundle_is_told_who_has_what_it_lacks(tiny_bundle):
         bundle.require("telepathy")
 
 
+def test_the_bundles_that_are_named_have_all_that_is_needed(tiny_bundle):
+    """Not InstructPix2Pix, which has a UNet and makes no pictures from words."""
+    bundle = load(tiny_bundle("flow"), device="cpu")
+    with pytest.raises(ModelError, match="stable-diffusion-v1-5") as caught:
+        bundle.require("text-to-image", "unet", editor="ledits")
+    assert "pix2pix" not in str(caught.value)
+    assert "stable-diffusion-3" not in str(caught.value)
+
+
 def test_the_card_is_read(copy):
     folder = copy("instruct")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Title\n\nKnows two\nthings.\n\nMore.\n")
@@ -314,7 +323,7 @@ def test_a_name_that_is_no_bundle(name, says):
 
 
 def test_an_unknown_device(tiny_bundle):
-    for device in ("abacus", "cuda:99"):
+    for device in ("abacus", "cuda:99", "meta"):
         with pytest.raises(ModelError, match="is not available here"):
             load(tiny_bundle("instruct"), device=device)
 

@@ -78,11 +78,12 @@ class Bundle:
         """sha256 that stands for all of the bundle's weights and settings (hex)."""
         return fingerprint(self.folder)
 
-    def require(self, capability: str, editor: str | None = None) -> None:
-        """Raises ModelError when the bundle lacks the capability, saying which bundles have it."""
-        if capability in self.capabilities:
+    def require(self, *needs: str, editor: str | None = None) -> None:
+        """Raises ModelError when the bundle lacks one of the capabilities, saying which bundles have all of them."""
+        capability = next((need for need in needs if need not in self.capabilities), None)
+        if capability is None:
             return
-        others = [other.name for other in list_bundles() if capability in other.capabilities and other.name != self.name]
+        others = [other.name for other in list_bundles() if {*needs} <= other.capabilities and other.name != self.name]
         who = f"editor {editor!r}" if editor else "this"
         remedy = f"use --model with one that has: {', '.join(others)}" if others else "no bundle known here has it"
         if capability in NETWORKS:
@@ -127,7 +128,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(kind)
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" makes tensors, but holds no numbers
     except Exception:  # each of torch's backends complains in its own way, some by failing to be imported
         raise ModelError(
             f"device {str(device)!r} is not available here; use cpu, or leave it out to choose by itself"

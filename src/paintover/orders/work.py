@@ -57,8 +57,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     """Resolves the request and encodes the picture, or takes it from the cache where it is known. Raises PaintoverError."""
     began = time.perf_counter()
     editor, picture = checked.editor, checked.picture
-    for capability in editor.needs:
-        bundle.require(capability, editor=editor.name)
+    bundle.require(*editor.needs, editor=editor.name)
     request, knobs = resolve(checked, bundle)
     codec = bundle.codec
     native_HW = (bundle.size, bundle.size) if picture is None else picture.size_HW
