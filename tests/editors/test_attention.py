@@ -18,12 +18,18 @@ from torch.nn import functional
 from paintover.conditions.prompt import prompts
 from paintover.editors import registry
 from paintover.editors.editor import Context
-from paintover.engine.engine import Engine
+from paintover.engine.engine import Engine, run
 from paintover.errors import KnobError
 from paintover.models.bundle import load
 from paintover.models.denoiser import Denoiser
+from paintover.models.tapping import coarsest
 from paintover.models.tiny import tiny
 from paintover.orders.order import request_for
+from paintover.path.attention import WordMap, most_pixels
+from paintover.path.plug_and_play import KeepLayout
+from paintover.path.predict import Predict
+from paintover.path.prompt_to_prompt import KeepMaps
+from paintover.path.schedule import Schedule
 from paintover.path.walk import Record, walk
 
 STEPS, SHAPE, GUIDANCE, SEED = 10, (1, 4, 8, 8), 5.0, 3
@@ -54,7 +60,8 @@ def edit(bundle, name: str, words: str, source: str = SOURCE, picture: Tensor | 
     """Latents of the edit, of the source, what was shown, and the evaluations spent on the edit."""
     editor = registry.get(name)
     request = request_for(instruction=words, source_prompt=source, editor=name, seed=SEED, steps=steps)
-    context = Context(bundle, request, editor.Knobs(**{"guidance": GUIDANCE, **knobs}), SHAPE, picture)
+    shape = SHAPE if picture is None else tuple(picture.shape)
+    context = Context(bundle, request, editor.Knobs(**{"guidance": GUIDANCE, **knobs}), shape, picture)
     editor.check(context)
     engine = Engine(bundle.denoiser)
     prepared = engine.result(engine.add(editor.prepare(context)))
@@ -65,7 +72,6 @@ def edit(bundle, name: str, words: str, source: str = SOURCE, picture: Tensor | 
 
 def plain(bundle, words: str, guidance: float = GUIDANCE, steps: int = STEPS) -> Tensor:
     from paintover.path.guidance import classifier_free
-    from paintover.path.schedule import Schedule
 
     wanted, null = prompts(bundle.text, [words, ""])
     x_T = torch.randn(SHAPE, generator=torch.Generator().manual_seed(SEED))
@@ -318,11 +324,12 @@ def test_what_masactrl_masks_apart(bundle):
     assert 0 < masked[2]["mask"].mean() < 1
     assert (masked[0] - without).abs().max() > 1e-3
     site = Site("self", "up", 8, 9, (4, 6))
-    kept, (q, k, v) = KeepLooks(10), torch.randn(3, 2, 24, 5, generator=torch.Generator().manual_seed(2))
+    [step] = Schedule.stable_diffusion().steps(1)
+    kept, (q, k, v) = KeepLooks(step, 10), torch.randn(3, 2, 24, 5, generator=torch.Generator().manual_seed(2))
     kept.qkv(site, q, k, v)
     there, here = torch.zeros(2, 4, 6)
     there[:2], here[:, :3] = 1, 1
-    maps = TakeLooks(kept, Masks(there, here)).maps(site, (q @ k.mT).softmax(-1))
+    maps = TakeLooks(step, kept, Masks(there, here)).maps(site, (q @ k.mT).softmax(-1))
     inside, among = here.flatten() > 0, there.flatten() > 0
     by_hand = (q[:, inside] @ k[:, among].mT).softmax(-1)
     torch.testing.assert_close(maps[:, inside][..., among], by_hand, rtol=1e-4, atol=1e-6)
@@ -358,3 +365,67 @@ def test_an_inversion_with_noise_of_its_own_keeps_the_blend_exact(bundle):
     ours, source, _, _ = edit(bundle, "prompt-to-prompt", SWAPPED, **knobs)
     assert torch.equal(ours, source)
     torch.testing.assert_close(ours, picture, rtol=0, atol=1e-4)
+
+
+def test_a_call_that_is_made_again_is_counted_once(bundle):
+    """A denoiser that runs out of memory when the taps have recorded already: the engine asks for its halves."""
+    told, null = prompts(bundle.text, [SOURCE, ""])
+    way = Schedule.from_config(bundle.scheduler_config).steps(3)
+
+    class FailsOnce:
+        left = 0
+
+        def __call__(self, x, *rest, **named):
+            answer = bundle.denoiser(x, *rest, **named)
+            if self.left and len(x) > 1:
+                self.left -= 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return answer
+
+    def seen(failures: int) -> tuple[Tensor, dict]:
+        word, layout, denoiser = WordMap([2, 3], 64), KeepLayout(True, True), FailsOnce()
+        denoiser.left = failures
+
+        def path(x):
+            for step in way:
+                rows = [Predict(x, step.t, told, KeepMaps(step, True, 0, word)), Predict(x, step.t, null, layout)]
+                eps, _ = yield rows
+                x = step.next(x, eps)
+            return x
+
+        run(path(torch.randn(SHAPE, generator=torch.Generator().manual_seed(SEED))), denoiser)
+        assert denoiser.left == 0
+        return word.mean_HW(), layout.features
+
+    (word, features), (once, kept) = seen(1), seen(0)
+    torch.testing.assert_close(word, once, rtol=1e-4, atol=1e-6)
+    assert features.keys() == kept.keys()
+
+
+@pytest.mark.parametrize("name", ["prompt-to-prompt", "masactrl"])
+def test_words_are_found_where_no_grid_is_as_coarse_as_the_papers(bundle, name):
+    """A network of two levels: at 384 x 384 pixels of Stable Diffusion its coarsest maps are 24 x 24."""
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=32,
+    )
+    unet.eval().requires_grad_(False)
+    shallow = replace(bundle, denoiser=Denoiser(unet, "epsilon", bundle.denoiser.alphas_cumprod))
+    assert coarsest(shallow.denoiser, (48, 42)) == (24, 21)
+    picture = torch.randn((1, 4, 48, 42), generator=torch.Generator().manual_seed(9))
+    knobs = {"blend": "cow/pig", "self_steps": 0.5} if name == "prompt-to-prompt" else {"subject": "cow/pig", "from_step": 0}
+    _, _, shown, _ = edit(shallow, name, SWAPPED, picture=picture, steps=2, threshold=0.5, **knobs)
+    assert shown["mask"].any()
+
+
+def test_the_grids_of_words_are_those_of_the_network(bundle):
+    assert coarsest(bundle.denoiser, (8, 9)) == (1, 2)  # three halvings, to the middle of the network
+    assert most_pixels(16, (1, 2)) == 1.5 * 16**2
+    assert most_pixels(16, (24, 21)) == 24 * 21

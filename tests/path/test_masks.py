@@ -65,6 +65,12 @@ def test_words_are_sought_on_the_grid_nearest_to_a_quarter():
     assert mask.shape == (10, 14)
     assert torch.equal(mask[::5, ::5][:2, :2], expected[[0, 1]][:, [0, 1]])
     assert mask.mean() == pytest.approx(expected.mean().item(), abs=0.1)
+    other = torch.rand(3, 12, 6, generator=generator).softmax(dim=2)
+    seen.maps(site((3, 4), part="down"), other)
+    both = seen.mask(0.7)
+    seen.maps(site((3, 4), part="down"), other)  # a call that is made again is seen once
+    assert torch.equal(seen.mask(0.7), both)
+    assert len(seen.found) == 4
 
 
 def test_words_are_seen_in_cross_attention_down_and_up():

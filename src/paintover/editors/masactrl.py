@@ -43,7 +43,8 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
             raise KnobError("subject looks for words of the caption, which guidance 0 does not read; use another guidance")
 
     def branch(self, context: Context[MasaCtrlKnobs], branches: Branches) -> Path:
-        from paintover.path.attention import Beside, WordMap
+        from paintover.models.tapping import coarsest
+        from paintover.path.attention import Beside, WordMap, most_pixels
         from paintover.path.guidance import same
         from paintover.path.masactrl import KeepLooks, TakeLooks, masks
         from paintover.path.walk import walk
@@ -51,7 +52,8 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
         knobs, c_source, c_wanted = context.knobs, branches.c_source, branches.c_wanted
         begin = round(knobs.from_step * context.steps / 50)
         places = self._words(context)
-        there, here = (WordMap(places[0]), WordMap(places[1])) if places else (None, None)
+        grid = coarsest(context.bundle.denoiser, (context.shape[2], context.shape[3]))
+        there, here = (WordMap(p, most_pixels(16, grid)) for p in places) if places else (None, None)
 
         def looks_at(step: Step, told: Condition) -> Condition | None:
             """The edit's caption at the source's, no words at no words."""
@@ -60,13 +62,13 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
             return c_source if told is c_wanted or same(told, c_source) else told
 
         def records(step: Step, told: Condition) -> KeepLooks:
-            return KeepLooks(knobs.from_layer, there if told is c_source else None)
+            return KeepLooks(step, knobs.from_layer, there if told is c_source else None)
 
         def uses(step: Step, told: Condition, source: KeepLooks | None) -> TakeLooks | None:
             found = masks(there, here, knobs.threshold)
             if found is not None:
                 context.shown["mask"] = found.here_HW
-            return TakeLooks(source, found, here if told is c_wanted else None)
+            return TakeLooks(step, source, found, here if told is c_wanted else None)
 
         beside = Beside(branches.wanted, branches.source.record, looks_at, records, uses)
         return walk(branches.x_T, branches.steps, beside, after=branches.after)

@@ -69,19 +69,22 @@ class PromptToPrompt(TwoBranch[PromptToPromptKnobs]):
         return notes
 
     def branch(self, context: Context[PromptToPromptKnobs], branches: Branches) -> Path:
-        from paintover.path.attention import Beside, WordMap, share
+        from paintover.models.tapping import coarsest
+        from paintover.path.attention import Beside, WordMap, most_pixels, share
         from paintover.path.prompt_to_prompt import Blend, KeepMaps, TakeMaps
         from paintover.path.walk import walk
 
         knobs, record = context.knobs, branches.source.record
         alignment, weights_L, places = self._words(context)
-        there, here = (WordMap(places[0]), WordMap(places[1])) if places else (None, None)
+        grid = coarsest(context.bundle.denoiser, (context.shape[2], context.shape[3]))
+        there, here = (WordMap(p, most_pixels(16, grid)) for p in places) if places else (None, None)
         cross = share(knobs.cross_steps, context.steps, "cross_steps")
         layout = share(knobs.self_steps, context.steps, "self_steps")
 
         def records(step: Step, told: Condition) -> KeepMaps | None:
             if step.i < max(cross, layout) or there is not None:
-                return KeepMaps(step.i < cross, knobs.self_size if step.i < layout else 0, there)
+                pixels = most_pixels(knobs.self_size, grid) if step.i < layout else 0
+                return KeepMaps(step, step.i < cross, pixels, there)
             return None
 
         def uses(step: Step, told: Condition, source: KeepMaps | None) -> TakeMaps | None:

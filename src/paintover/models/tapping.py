@@ -57,6 +57,17 @@ def tapped(unet: nn.Module, taps: Sequence[Taps | None], size_HW: tuple[int, int
         _under_way.reset(token)
 
 
+def coarsest(denoiser: Any, size_HW: tuple[int, int]) -> tuple[int, int]:
+    """The coarsest grid on which a denoiser's UNet attends to words, for latents of this size; their own if it never does."""
+    grid = found = size_HW
+    for block in filter(None, [*denoiser.unet.down_blocks, denoiser.unet.mid_block]):
+        if any(name.endswith("attn2") for name, _ in block.named_modules()):
+            found = grid
+        if getattr(block, "downsamplers", None) is not None:
+            grid = (grid[0] + 1) // 2, (grid[1] + 1) // 2
+    return found
+
+
 def _prepare(unet: nn.Module) -> None:
     for part in get_args(Part):
         blocks = getattr(unet, "mid_block" if part == "mid" else f"{part}_blocks")

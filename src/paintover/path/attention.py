@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from paintover.errors import KnobError
@@ -66,31 +67,42 @@ def share(fraction: float, steps: int, knob: str) -> int:
     return count
 
 
-def coarse(site: Site, side: int = 16) -> bool:
-    """Whether the grid is one of side x side or fewer, and up to half as many pixels more for pictures that are not square.
+def most_pixels(side: int, coarsest_HW: tuple[int, int]) -> float:
+    """Of the maps to look at: side x side, and up to half as many more for pictures that are not square.
 
-    Stable Diffusion's maps of 16 x 16 are what the papers speak of; grids of one network differ by factors of 4.
+    Stable Diffusion's maps of 16 x 16 are what the papers speak of; grids of one network differ by factors of 4. Where a
+    network has none so coarse, those of its coarsest grid.
     """
-    return math.prod(site.size_HW) <= 1.5 * side**2
+    return max(1.5 * side**2, math.prod(coarsest_HW))
 
 
 @dataclass(slots=True, eq=False)
 class WordMap:
-    """Where some of a caption's tokens are in the picture: the mean of their cross-attention maps, over sites and heads.
+    """Where some of a caption's tokens are in the picture: the mean of their cross-attention maps, over sites, heads, steps.
 
-    Of coarse maps only (16 x 16 in Stable Diffusion), and of these the finest that were seen.
+    Of maps of `pixels` or fewer, and of these the finest that were seen. A call may be made again (memory ran out, a
+    neighbour failed): what a site shows at a step is counted once.
     """
 
     tokens: Sequence[int]
-    sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    pixels: float
+    before: dict[Site, Tensor] = field(default_factory=dict)  # sums over all steps but the last one seen
+    now: dict[Site, Tensor] = field(default_factory=dict)
+    i: int = -1
 
     def wants(self, site: Site) -> bool:
-        return site.kind == "cross" and coarse(site)
+        return site.kind == "cross" and math.prod(site.size_HW) <= self.pixels
 
-    def add(self, site: Site, maps_HNL: Tensor) -> None:
-        map_HW = maps_HNL.detach()[..., list(self.tokens)].sum(-1).mean(0).view(site.size_HW)
-        self.sums[site.size_HW] = self.sums.get(site.size_HW, 0) + map_HW
+    def add(self, step: Step, site: Site, maps_HNL: Tensor) -> None:
+        if step.i != self.i:
+            self.before |= {site: map_HW + self.before.get(site, 0) for site, map_HW in self.now.items()}
+            self.now, self.i = {}, step.i
+        self.now[site] = maps_HNL.detach()[..., list(self.tokens)].sum(-1).mean(0).view(site.size_HW)
 
     def mean_HW(self) -> Tensor | None:
         """Up to a factor; None where no map was seen."""
-        return self.sums[max(self.sums, key=math.prod)] if self.sums else None
+        if not self.now:
+            return None
+        finest = max((site.size_HW for site in self.now), key=math.prod)
+        maps = [map_HW for seen in (self.before, self.now) for site, map_HW in seen.items() if site.size_HW == finest]
+        return torch.stack(maps).sum(0)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from paintover.models.taps import Site, Taps
 from paintover.path.attention import WordMap
+from paintover.path.schedule import Step
 
 
 def layer(site: Site) -> float:
@@ -19,10 +20,10 @@ def layer(site: Site) -> float:
 
 
 class KeepLooks(Taps):
-    """Keeps keys and values of self-attention from a layer on, and where a word is."""
+    """Keeps keys and values of self-attention from a layer on at a step, and where a word is."""
 
-    def __init__(self, layer: int, word: WordMap | None = None) -> None:
-        self.layer, self.word = layer, word
+    def __init__(self, step: Step, layer: int, word: WordMap | None = None) -> None:
+        self.step, self.layer, self.word = step, layer, word
         self.kept: dict[Site, tuple[Tensor, Tensor]] = {}
 
     def qkv(self, site: Site, q_HND: Tensor, k_HLD: Tensor, v_HLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,13 +36,13 @@ class KeepLooks(Taps):
 
     def maps(self, site: Site, maps_HNL: Tensor) -> Tensor:
         if self.word is not None:
-            self.word.add(site, maps_HNL)
+            self.word.add(self.step, site, maps_HNL)
         return maps_HNL
 
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Where the words are in the source and in the edit, as they were known when the step began: 0 or 1 on the maps' grid.
+    """Where the words are, 0 or 1 on the maps' grid: in the source by its maps up to this step, in the edit up to the last.
 
     What is the word in the edit looks at what is the word in the source, and the rest at the rest.
     """
@@ -62,6 +63,7 @@ class TakeLooks(Taps):
     record: where a word is, to be added to; None: not looked at.
     """
 
+    step: Step
     source: KeepLooks | None
     masks: Masks | None = None
     record: WordMap | None = None
@@ -77,7 +79,7 @@ class TakeLooks(Taps):
     def maps(self, site: Site, maps_HNL: Tensor) -> Tensor:
         if site.kind == "cross":
             if self.record is not None:
-                self.record.add(site, maps_HNL)
+                self.record.add(self.step, site, maps_HNL)
             return maps_HNL
         assert self.masks is not None
         there_L, here_N = self.masks.at(site.size_HW)

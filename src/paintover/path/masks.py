@@ -54,14 +54,13 @@ class WordsSeen(Taps):
 
     words: int
     size_HW: tuple[int, int]
-    found: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    found: dict[Site, Tensor] = field(default_factory=dict)  # by site: a call that is made again is seen once
 
     def wants_maps(self, site: Site) -> bool:
         return site.kind == "cross" and site.part != "mid"
 
     def maps(self, site: Site, maps_HNL: Tensor) -> Tensor:
-        seen_HW = maps_HNL[:, :, 1 : 1 + self.words].sum(dim=2).mean(dim=0).reshape(site.size_HW)
-        self.found.setdefault(site.size_HW, []).append(seen_HW)
+        self.found[site] = maps_HNL[:, :, 1 : 1 + self.words].sum(dim=2).mean(dim=0).reshape(site.size_HW)
         return maps_HNL
 
     def mask(self, threshold: float) -> Tensor | None:
@@ -72,8 +71,8 @@ class WordsSeen(Taps):
         if not self.found:
             return None
         area = math.prod(self.size_HW) / 16
-        grid = min(self.found, key=lambda size_HW: abs(math.log(math.prod(size_HW) / area)))
-        seen_HW = torch.stack(self.found[grid]).mean(dim=0)
+        nearest = min((site.size_HW for site in self.found), key=lambda size_HW: abs(math.log(math.prod(size_HW) / area)))
+        seen_HW = torch.stack([map_HW for site, map_HW in self.found.items() if site.size_HW == nearest]).mean(dim=0)
         mask_HW = strongest(smooth(seen_HW), threshold)
         return functional.interpolate(mask_HW[None, None], size=self.size_HW, mode="nearest")[0, 0]
 

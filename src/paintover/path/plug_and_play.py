@@ -27,7 +27,7 @@ class KeepLayout(Taps):
         return q_HND, k_HLD, v_HLD
 
     def feature(self, site: Site, feature_CHW: Tensor) -> Tensor:
-        if self.with_feature and site.part == "up" and site.beyond(4, 12) and not self.features:
+        if self.with_feature and site.part == "up" and site.beyond(4, 12) and self.features.keys() <= {site}:
             self.features[site] = feature_CHW
         return feature_CHW
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from paintover.models.taps import Site, Taps
-from paintover.path.attention import WordMap, coarse
+from paintover.path.attention import WordMap
 from paintover.path.schedule import Step
 from paintover.path.walk import Record
 
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 
 
 class KeepMaps(Taps):
-    """Keeps a row's attention maps: all cross-attention's, coarse ones of self-attention, or where some words are."""
+    """Keeps a row's attention maps at a step: all of cross-attention, of self-attention those of `pixels` or fewer; and
+    where some words are.
+    """
 
-    def __init__(self, cross: bool, coarse_self: int, word: WordMap | None) -> None:
-        self.cross, self.coarse_self, self.word = cross, coarse_self, word
+    def __init__(self, step: Step, cross: bool, pixels: float, word: WordMap | None) -> None:
+        self.step, self.cross, self.pixels, self.word = step, cross, pixels, word
         self.kept: dict[Site, Tensor] = {}
 
     def keeps(self, site: Site) -> bool:
-        return self.cross if site.kind == "cross" else coarse(site, self.coarse_self)
+        return self.cross if site.kind == "cross" else math.prod(site.size_HW) <= self.pixels
 
     def wants_maps(self, site: Site) -> bool:
         return self.keeps(site) or (self.word is not None and self.word.wants(site))
@@ -35,7 +38,7 @@ class KeepMaps(Taps):
         if self.keeps(site):
             self.kept[site] = maps_HNL
         if self.word is not None and self.word.wants(site):
-            self.word.add(site, maps_HNL)
+            self.word.add(self.step, site, maps_HNL)
         return maps_HNL
 
 
@@ -57,7 +60,7 @@ class TakeMaps(Taps):
         if theirs_HNL is not None:
             maps_HNL = theirs_HNL if site.kind == "self" else self.alignment.take(theirs_HNL, maps_HNL) * self.weights_L
         if self.word is not None and self.word.wants(site):
-            self.word.add(site, maps_HNL)
+            self.word.add(self.source.step, site, maps_HNL)
         return maps_HNL
 
 
