@@ -87,3 +87,10 @@ def test_walks_that_do_not_exist(steps, start):
 def test_what_we_cannot_honour_is_refused(config):
     with pytest.raises(ModelError):
         Schedule.from_config({**SD, **config}).steps(10)
+
+
+def test_too_many_steps_are_told_how_many_there_can_be():
+    with pytest.raises(RequestError, match=r"1000 steps .* at most 999; use --steps 999"):
+        Schedule.stable_diffusion(offset=1).steps(1000)
+    assert len(Schedule.stable_diffusion(offset=1).steps(999)) == 999
+    assert len(Schedule.stable_diffusion(offset=0).steps(1000)) == 1000

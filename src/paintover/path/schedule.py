@@ -133,7 +133,8 @@ class Schedule:
         else:
             raise ModelError(f"timestep_spacing is {self.spacing!r}; expected leading, trailing or linspace")
         if times[0] >= count:
+            most = max((n for n in range(1, steps) if (n - 1) * (count // n) + self.offset < count), default=0)
             raise RequestError(
-                f"{steps} steps with offset {self.offset} reach timestep {times[0]} of {count}; ask for fewer steps"
+                f"{steps} steps are too many for this model's schedule, which has at most {most}; use --steps {most}"
             )
         return times
