@@ -18,6 +18,7 @@ from paintover.engine.engine import run
 from paintover.errors import KnobError, RequestError
 from paintover.models.bundle import load
 from paintover.models.tiny import tiny
+from paintover.orders import together
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit_one
 from paintover.path.guidance import classifier_free
@@ -179,6 +180,20 @@ def test_the_command_line_shows_masks(tiny_bundle, photo, tmp_path, monkeypatch,
     shown = json.loads(capsys.readouterr().out)["shown"]
     assert shown == {"mask": "out.mask.png", "mask 1": "out.mask-1.png", "mask 2": "out.mask-2.png"}
     assert all((tmp_path / name).exists() for name in shown.values())
+    (tmp_path / "out.png").unlink()
+    (tmp_path / "out.mask.png").unlink()
+    with monkeypatch.context() as nothing:  # noticed before anything is computed
+        nothing.setattr(together, "load", lambda *args, **named: pytest.fail("loaded a model"))
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*said, "--editor", "ledits"])
+    assert ended.value.code == 2
+    assert "out.mask-1.png: exists" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+    (tmp_path / "photo.edited.mask-2.png").touch()
+    with pytest.raises(SystemExit):
+        cli.main([*said[:-2], "--editor", "ledits"])
+    names = ("png", "mask.png", "mask-1.png", "mask-2.png")
+    assert capsys.readouterr().out.split() == [f"photo.edited-2.{name}" for name in names]
     with pytest.raises(SystemExit):
         cli.main([*said, "--editor", "sdedit", "--force"])
     assert "sdedit finds no mask" in capsys.readouterr().err

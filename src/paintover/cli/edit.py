@@ -80,7 +80,8 @@ def edit(
         preserve=preserve,
     )
     limits = limits_of(max_pixels, max_bytes, max_frames)
-    target = out or _free(f"{Path(picture).stem}.edited.png", *([partial(beside, name="mask")] if shown else []))
+    masks = [partial(beside, name=name) for name in registry.get(editor).shows(instruction)] if shown else []
+    target = out or _free(f"{Path(picture).stem}.edited.png", *masks)
     order = Order(request, out=target, show=shown, force=force, keep_location=keep_location, limits=limits)
     _serve(order, device, as_json)
 

@@ -110,6 +110,10 @@ class Editor(ABC, Generic[K]):
         """Raises KnobError for knobs that do not go together or with the steps; called before anything is computed."""
         return
 
+    def shows(self, words: str) -> list[str]:
+        """Names of the masks that an edit told these words may show. Raises RequestError for words that it cannot read."""
+        return ["mask"]
+
     def notes(self, context: Context[K]) -> list[str]:
         """What is no error but may surprise: words that the model does not read to their end, or that have no effect."""
         knobs, text = context.knobs.model_dump(), context.bundle.text

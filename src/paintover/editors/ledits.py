@@ -69,6 +69,10 @@ class LEdits(Editor[LEditsKnobs]):
         ]
         return list(dict.fromkeys(note for one in alone for note in super(LEdits, self).notes(one)))
 
+    def shows(self, words: str) -> list[str]:
+        count = len(_several(words))
+        return ["mask", *(f"mask {k + 1}" for k in range(count) if count > 1)]
+
     def prepared_from(self, context: Context[LEditsKnobs]) -> dict[str, JsonValue]:
         request, knobs = context.request, context.knobs
         depends: dict[str, JsonValue] = {"steps": context.steps, "skip": knobs.skip, "seed": request.seed}
@@ -132,9 +136,7 @@ class LEdits(Editor[LEditsKnobs]):
         return dpm_steps(context.diffusion, context.steps, context.knobs.skip)
 
     def _wanted(self, context: Context[LEditsKnobs]) -> list[Wanted]:
-        schema = LEditsKnobs.model_json_schema()["properties"]
-        bounds = {n: Bounds(schema[n]["minimum"], schema[n]["maximum"], schema[n]["type"] == "integer") for n in _OWN}
-        return several(context.request.instruction, bounds)
+        return _several(context.request.instruction)
 
     def _window(self, context: Context[LEditsKnobs], wanted: Wanted) -> tuple[int, int]:
         """The steps that an edit is at work: from the first to before the last."""
@@ -143,3 +145,9 @@ class LEdits(Editor[LEditsKnobs]):
 
     def _own(self, context: Context[LEditsKnobs], wanted: Wanted, name: str) -> float:
         return wanted.settings.get(name, getattr(context.knobs, name))
+
+
+def _several(words: str) -> list[Wanted]:
+    schema = LEditsKnobs.model_json_schema()["properties"]
+    bounds = {n: Bounds(schema[n]["minimum"], schema[n]["maximum"], schema[n]["type"] == "integer") for n in _OWN}
+    return several(words, bounds)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 
 MOST_CHARACTERS = 4000  # no text encoder here reads that many, and every output file carries them
+_EMPTY = {
+    "instruction": 'the instruction is empty; say what should change, for example "make it look like dusk"',
+    "caption": 'the caption is empty; say what the result should show, for example "a meadow at dusk"',
+}
 RECORD_CHARACTERS = 3000  # what the model's part of the provenance takes, generously
 
 
@@ -36,7 +40,7 @@ class Order:
     picture: what to open where it is no file that the request names: bytes, a PIL image, an array.
     mask:    likewise.
     out:     where to save; None returns the result without saving. An existing file is replaced only with `force`.
-    show: also save masks that the editor shows, beside `out`: OUT.mask.png.
+    show: also save masks that the editor shows, beside `out`: OUT.mask.png, and OUT.mask-1.png, ... where it shows several.
     on_step: called with each step's Report; cancelled: asked between steps, True ends this edit with Cancelled.
     out_source: where to save the picture that was made first, with `out`, where the editor makes one.
     """
@@ -93,8 +97,8 @@ def check(order: Order) -> Checked:
         raise RequestError(f"{editor.name} takes no references; leave them out")
     if order.out is not None:
         pictures.check_target(order.out, order.force)
-        if order.show:
-            pictures.check_target(beside(order.out, "mask"), order.force)
+        for mask in editor.shows(request.instruction) if order.show else ():
+            pictures.check_target(beside(order.out, mask), order.force)
     if order.out_source is not None:
         pictures.check_target(order.out_source, order.force)
     source = order.picture if order.picture is not None else request.picture
@@ -130,6 +134,18 @@ def check(order: Order) -> Checked:
     if not mask_HW.any():
         raise RequestError("the mask is black everywhere, so nothing may change; paint white where the edit belongs")
     return Checked(order, editor, picture, mask_HW)
+
+
+def _check_kinds(request: EditRequest, editor: Editor[Any]) -> None:
+    """JSON's objects are no knobs, and its true and false no numbers; and every path is one that can be."""
+    for info in knobs.describe(editor.Knobs):
+        value = request.knobs.get(info.name)
+        if isinstance(value, dict) or (isinstance(value, bool) and info.takes != "true or false"):
+            shown = knobs.brief(value)
+            raise KnobError(f"{editor.name}: {info.name} is {shown}, but takes {info.takes}: {info.description}")
+    for name, path in (("picture", request.picture), ("mask", request.mask)):
+        if path is not None and (not path.strip() or "\0" in path):
+            raise RequestError(f"the {name} is {path!r}, which names no file; give its path, or leave it out")
 
 
 def beside(out: Path, name: str) -> Path:
