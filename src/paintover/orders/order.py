@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from paintover import picture as pictures
 from paintover.editors import knobs, registry
 from paintover.editors.editor import Editor
-from paintover.errors import RequestError
+from paintover.errors import KnobError, RequestError
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest
 
@@ -82,12 +82,13 @@ def check(order: Order) -> Checked:
     """Checks everything that needs no model, cheapest first, and opens the picture. Raises a PaintoverError."""
     request = order.request
     editor = registry.get(request.editor)
+    _check_kinds(request, editor)
     knobs.read(editor.name, editor.Knobs, request.knobs)
     if editor.told == "nothing":
         if request.instruction:
             raise RequestError(f"{editor.name} takes no words of what should change; leave them out")
     elif not request.instruction.strip():
-        raise RequestError('the instruction is empty; say what should change, for example "make it look like dusk"')
+        raise RequestError(_EMPTY[editor.told])
     for name, text in {"instruction": request.instruction, "source prompt": request.source_prompt or ""}.items():
         _check_text(name, text)  # a knob's text has bounds of its own
     if request.source_prompt is not None and not editor.takes_source_prompt:
