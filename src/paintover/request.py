@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +45,14 @@ class EditRequest(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     steps: int | None = Field(default=None, ge=1, le=1000)
     preserve: bool = True
+
+    @field_validator("seed", "steps", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """JSON's true is no 1."""
+        if isinstance(value, bool):
+            raise ValueError("input should be a whole number")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

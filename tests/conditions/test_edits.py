@@ -41,7 +41,7 @@ def test_edits_are_read(words, edits):
         ("a hat (scale=2, scale=3)", "scale is said twice"),
         ("(", "edit 1 says nothing"),
         *(
-            (words, r'write them last, in one pair of parentheses: "a hat \(name=number, name=number\)", with scale=0..50, warm')
+            (words, r'write them last, in one pair of parentheses: "a hat \(name=number, name=number\)", with scale=0..50')
             for words in (
                 "a hat (scale=7) on grass",
                 "a hat (size=7) on grass",

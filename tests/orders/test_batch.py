@@ -72,6 +72,24 @@ def test_good_and_bad_lines(jobs, tmp_path):
     assert not (tmp_path / "outside.png").exists()
 
 
+def test_values_of_another_kind_are_refused_for_what_they_are(jobs, tmp_path):
+    noise = {"instruction": "x", "editor": "mdp-noise"}
+    wrong = {
+        "schedule is {'1': 2}, but takes constant": {**noise, "knobs": {"schedule": {"1": 2}}},
+        "t_m is True, but takes a whole number 0 to 50": {**noise, "knobs": {"t_m": True}},
+        "seed is True: ": {"instruction": "x", "seed": True},
+        "steps is True: ": {"instruction": "x", "steps": True},
+        "the picture is": {"instruction": "x", "picture": "s\0.png"},
+        "the picture is ''": {"instruction": "x", "picture": ""},
+        "the mask is ''": {"instruction": "x", "mask": ""},
+        "knobs is [1]": {"instruction": "x", "knobs": [1]},
+    }
+    report = paintover.batch(jobs(*wrong.values()), tmp_path / "out")
+    errors = [line["error"] for line in _lines(report)]
+    assert (report.failed, report.failed_by_us) == (len(wrong), 0), errors
+    assert all(says in error for says, error in zip(wrong, errors, strict=True)), errors
+
+
 def test_a_line_gives_what_edit_gives(jobs, tmp_path, tiny_bundle):
     report = paintover.batch(jobs({"instruction": "make it night"}, {"instruction": "a cow"}), tmp_path / "out")
     alone = paintover.edit(tmp_path / "photo.png", "a cow", model=str(tiny_bundle), steps=2)

@@ -121,7 +121,7 @@ def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str]:
     if unknown:
         raise RequestError(f"{unknown[0]!r} is not a word of a job; it takes {', '.join(sorted(_WORDS))}, out")
     for word in ("picture", "mask"):
-        if isinstance(said.get(word), str):
+        if isinstance(said.get(word), str) and said[word].strip():  # the folder is none of them
             said[word] = str(folder / said[word])
     request = request_for(**said)
     if name is None:
