@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from paintover import cli, picture
+from paintover.editors import registry
+from paintover.editors.knobs import describe
 
 
 @pytest.fixture
@@ -53,6 +56,7 @@ BAD = {
     "a limit of nothing": (["edit", "{photo}", "x", "--max-bytes", "0"], "--max-bytes"),
     "a folder": (["edit", ".", "x"], "readable picture"),
     "mask of another size": (["edit", "{photo}", "x", "--mask", "small.png"], "30 x 20"),
+    "mask of no name": (["edit", "{photo}", "x", "--mask", ""], "the mask is '', which names no file"),
     "black mask": (["edit", "{photo}", "x", "--mask", "black.png"], "mask"),
     "unknown editor": (["edit", "{photo}", "x", "--editor", "sdedt"], "sdedit"),
     "unknown knob": (["edit", "{photo}", "x", "--strengh", "1"], "image_guidance"),
@@ -62,6 +66,8 @@ BAD = {
     "knob of another kind": (["edit", "{photo}", "x", "--guidance", "high"], "a number"),
     "unknown choice": (["edit", "{photo}", "x", "--editor", "mdp-noise", "--schedule", "steep"], "cosine"),
     "empty instruction": (["edit", "{photo}", ""], "instruction is empty"),
+    "empty caption": (["edit", "{photo}", "", "--editor", "mdp-noise"], "caption is empty; say what the result should show"),
+    "a caption of nothing": (["imagine", ""], "caption is empty"),
     "blank instruction": (["edit", "{photo}", " \n"], "instruction is empty"),
     "endless instruction": (["edit", "{photo}", "x" * 5000], "4000"),
     "instruction that is no text": (["edit", "{photo}", "\udcff"], "instruction"),
@@ -77,7 +83,7 @@ BAD = {
     "an editor without a second caption": (["imagine", "x", "--editor", "mdp-noise"], "--then"),
     "an editor that walks beside nothing": (["imagine", "x", "--then", "y", "--editor", "sdedit"], "mdp-noise"),
     "a second caption of nothing": (["imagine", " ", "--then", "y"], "prompt is empty"),
-    "an empty second caption": (["imagine", "x", "--then", ""], "instruction is empty"),
+    "an empty second caption": (["imagine", "x", "--then", ""], "caption is empty"),
     "a window that does not fit": (["imagine", "x", "--then", "y", "--t-max", "51"], "0 to 50"),
     "a schedule of nobody": (["imagine", "x", "--then", "y", "--schedule", "1,x"], "1,0.8,0.5"),
     "a sweep of nothing": (["sweep", "x"], "--made"),
@@ -91,11 +97,23 @@ BAD = {
     "show of nothing": (["show", "missing.png"], "missing.png"),
     "batch without jobs": (["batch", "missing.jsonl", "--out", "folder"], "missing.jsonl"),
     "unknown command": (["paint"], "paint"),
+    "an instruction with a dash": (["edit", "{photo}", "-trees", "--editor", "ledits"], 'a space first, " -trees"'),
+    "an instruction with a dash, and a flag's letter": (
+        ["edit", "{photo}", "-orange"],
+        'behind all options and --: -- "-orange"',
+    ),
+    "an unknown short flag": (["edit", "{photo}", "x", "-t"], "there is no option -t"),
+    "an unknown flag of invert": (["invert", "{photo}", "--innner", "3"], "invert takes"),
+    "a caption for invert": (["invert", "{photo}", "a meadow"], "goes into --source-prompt"),
     "a flag without its value": (["edit", "{photo}", "x", "--seed"], "requires an argument"),
     "unknown flag": (["show", "{photo}", "--loud"], "--loud"),
     "unknown model": (["edit", "{photo}", "x", "--model", "no-such-model"], "no-such-model"),
     "model that is no path": (["edit", "{photo}", "x", "--model", "m" * 5000], "no bundle"),
     "model of nobody": (["edit", "{photo}", "x", "--model", "~nobody-of-that-name/x"], "no bundle"),
+    "device that holds no numbers": (
+        ["edit", "{photo}", "x", "--model", "{bundle}", "--device", "meta"],
+        "'meta' is not available",
+    ),
     "device without its package": (["edit", "{photo}", "x", "--model", "{bundle}", "--device", "hpu"], "hpu"),
     "unknown device": (["edit", "{photo}", "x", "--model", "{bundle}", "--device", "abacus"], "abacus"),
 }
@@ -163,6 +181,11 @@ def test_force_replaces_and_nothing_else_does(paintover, photo, fast, tmp_path):
     assert target.read_text() == "mine"
     assert paintover("edit", photo, "night", "-o", target, "--force", *fast)[0] == 0
     assert Image.open(target).size == (120, 80)
+
+
+@pytest.mark.parametrize("words", [[" -trees"], ["--", "-trees"]])
+def test_an_instruction_with_a_dash_can_be_typed_as_the_message_says(words, paintover, photo, fast):
+    assert paintover("edit", photo, "--editor", "sdedit", "-o", "out.png", *fast, *words)[0] == 0
 
 
 def test_a_mask_bounds_the_edit(paintover, photo, fast, tmp_path):
@@ -245,11 +268,36 @@ def test_batch(paintover, photo, fast, tiny_bundle, tmp_path):
     assert "line 2: failed" in err
 
 
-def test_editors_lists_every_knob(paintover):
-    _, out, _ = paintover("editors")
-    assert all(flag in out for flag in ("instruct", "--image-guidance", "sdedit", "--strength", "mdp-noise", "--t-max"))
+def test_editors_are_one_line_each_and_one_of_them_with_every_knob(paintover, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out, err = paintover("editors")
+    assert len(out.splitlines()) == 1 + len(registry.names())
+    assert any(line.startswith("instruct ") and "an instruction" in line for line in out.splitlines())
+    assert "--strength" not in out
+    assert "paintover editors NAME" in err
+    _, out, _ = paintover("editors", "ledits")
+    assert all(info.flag in out and info.description in out for info in describe(registry.get("ledits").Knobs))
     cards = json.loads(paintover("editors", "--json")[1])["editors"]
     assert cards[1]["knobs"]["properties"]["strength"]["maximum"] == 1
+    [card] = json.loads(paintover("editors", "sdedit", "--json")[1])["editors"]
+    assert card == cards[1]
+    assert paintover("editors", "sdedt")[0] == 2
+
+
+def test_editors_tells_what_a_model_recommends(paintover, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    folder = shutil.copytree(tiny_bundle, tmp_path / "mine")
+    told = json.loads((folder / "paintover.json").read_text()) if (folder / "paintover.json").exists() else {"format": 1}
+    (folder / "paintover.json").write_text(json.dumps({**told, "defaults": {"sdedit": {"steps": 17, "guidance": 7.5}}}))
+    rows = paintover("editors", "sdedit", "--model", "mine")[1].splitlines()
+    assert "with mine" in rows[2]
+    assert [row.split()[:8] for row in rows if row.startswith("--steps")] == [
+        ["--steps", "a", "whole", "number", "1", "to", "1000", "50"]
+    ]
+    assert "17" in next(row for row in rows if row.startswith("--steps"))
+    assert next(row for row in rows if row.startswith("--guidance")).count("7.5") == 1, "the same as declared is no news"
+    assert "with mine" not in paintover("editors", "mdp-noise", "--model", "mine")[1]
+    assert "not here" in paintover("editors", "sdedit", "--model", "no/such")[2]
 
 
 def test_models_and_doctor(paintover):

@@ -71,6 +71,13 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
     option = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
     command = next((word for word in arguments if not word.startswith("-")), "")
     message = " ".join(error.format_message().split())
+    dashed = next((word for word in arguments if word.startswith("-") and word[1:2] != "-" and len(word) > 2), None)
+    lacking = type(error).__name__ == "MissingParameter" or (option is not None and not option.startswith("--"))
+    if dashed is not None and lacking and command in ("edit", "imagine", "sweep"):
+        return (
+            f'"{dashed}" was read as options; if it is what you want of the picture, write it with a space first, " {dashed}", '
+            f'or as the last word behind all options and --: -- "{dashed}"'
+        )
     if option is not None and command in ("edit", "imagine", "sweep", "invert"):
         given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
         given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
@@ -81,6 +88,8 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
         except RequestError as unknown:
             return str(unknown)
         return f"there is no option {option}; {takes(name, editor.Knobs)}"
+    if command == "invert" and "extra argument" in message:
+        return f"{message}: invert takes a picture; what it shows goes into --source-prompt"
     known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback is not None}
     known |= {str(info.name) for info in app.registered_groups}
     where = f"paintover {command} --help" if command in known else "paintover --help"

@@ -40,12 +40,18 @@ if TYPE_CHECKING:
     from paintover.request import EditRequest, EditResult
 
 
+_WORDS = (
+    'For instruct: what should change, "make it look like dusk". For most editors: a caption of the result, "a meadow at dusk" '
+    "(`paintover editors` says which)."
+)
+
+
 @app.command()
 @with_knobs(*EDITORS_OF_PICTURES)
 def edit(
     *,
     picture: Annotated[str, typer.Argument(help="The picture's file.")],
-    instruction: Annotated[str, typer.Argument(help='What should change, for example "make it look like dusk".')],
+    instruction: Annotated[str, typer.Argument(help=_WORDS)],
     out: Out = None,
     editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = registry.names()[0],
     model: Model = "builtin",

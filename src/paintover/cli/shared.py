@@ -29,7 +29,7 @@ app = typer.Typer(
 
 LIMITS_PANEL = "Limits"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-KNOBS_PANEL = "Knobs (each editor's own: see `paintover editors`)"
+KNOBS_PANEL = "Knobs (each editor's own: see `paintover editors NAME`)"
 
 Model = Annotated[str, typer.Option(help="builtin, a folder, or owner/name of the hub.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to save (.png, .webp, .jpg, .tiff).")]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import paintover
 from paintover.errors import ModelError
@@ -65,3 +67,17 @@ def list_bundles() -> list[Listing]:
         listings.append(Listing(name, place, about.capabilities, about.card.summary, licence))
     here = {listing.name.partition("@")[0] for listing in listings}
     return listings + [listing for listing in _HUB if listing.name not in here]
+
+
+def recommended(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """What steps and knobs a bundle recommends for each editor. Reads no weights; raises ModelError for what is not here."""
+    if name == "builtin":
+        return describe(BUILTIN, name).defaults if (BUILTIN / "model_index.json").is_file() else {}
+    if os.path.isdir(os.path.expanduser(name)):
+        return describe(Path(os.path.expanduser(name)).resolve(), name).defaults
+    for known, folder in hub.cached():
+        if name in (known, known.partition("@")[0]):
+            return describe(folder, name).defaults
+    raise ModelError(
+        f"model {name!r} is not here; name one that `paintover models` lists as in the package or cache, or a folder"
+    )
