@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import paintover
+from paintover import picture as pictures
 from paintover.errors import KnobError, PictureError, RequestError
 from paintover.orders.redo import redo
 from paintover.picture import grid, read_provenance
@@ -51,7 +52,7 @@ def test_the_mdp_editors_know_what_to_vary(sweep):
 def test_what_does_not_go_together_is_an_empty_cell_with_its_reason(sweep, tmp_path):
     found = sweep(x=("t_max", [50, 10]), y="t_m=5,20")
     assert [[cell.reason is None for cell in row] for row in found.cells] == [[True, True], [True, False]]
-    assert "expected t_m 0 to 10" in found.cells[1][1].reason
+    assert "the window" in found.cells[1][1].reason
     with pytest.raises(KnobError, match="no edit of the grid can be: the window"):
         sweep(x="t_max=10", y="t_m=20,30", out=tmp_path / "grid.png")
     assert list(tmp_path.iterdir()) == []
@@ -72,6 +73,25 @@ def test_a_picture_that_is_made(sweep, tiny_bundle):
     assert any(np.abs(there - source).max() <= 1 for there in shown)
 
 
+@pytest.mark.parametrize(("y", "differ"), [("seed=0,1", True), ("guidance=2,3", True), ("amplify=0.5,1", False)])
+def test_a_made_picture_that_is_the_first_edits_alone_says_so(y, differ, sweep, monkeypatch):
+    drawn = []
+    draw = grid.draw
+    monkeypatch.setattr(grid, "draw", lambda *page: drawn.append(page) or draw(*page))
+    sweep(None, made="a cow", x="t_m=0,20", y=y, steps=4)
+    assert drawn[0][1][1] == ("a cow (of the first edit; the others' differ)" if differ else "a cow")
+
+
+def test_the_picture_is_opened_once_and_the_share_of_edits_done_is_told(sweep, photo, monkeypatch):
+    opened, told = [], []
+    first = pictures.open
+    monkeypatch.setattr(pictures, "open", lambda *asked: opened.append(asked[0]) or first(*asked))
+    found = sweep(x="t_m=10,20,30", together=2, steps=4, on_edit=lambda done, count: told.append((done, count)))
+    assert opened == [photo]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert found.cells[0][0].request.picture == str(photo)
+
+
 @pytest.mark.parametrize(
     ("named", "error", "says"),
     [
@@ -89,7 +109,7 @@ def test_a_picture_that_is_made(sweep, tiny_bundle):
         ({"made": "a cow"}, RequestError, "name one of them"),
         ({"picture": None}, RequestError, "--made"),
         ({"editor": "mdp"}, RequestError, "mdp"),
-        ({"words": " "}, RequestError, "instruction is empty"),
+        ({"words": " "}, RequestError, "caption is empty"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_any_model_is_loaded(named, error, says, sweep, monkeypatch):

@@ -18,9 +18,9 @@ from paintover.cli.shared import (
     Model,
     Steps,
     app,
+    counted,
     limits_of,
     print_json,
-    progress,
     tell,
     with_knobs,
 )
@@ -61,7 +61,7 @@ def sweep(
 
     if len(words) != (1 if made is not None else 2):
         raise RequestError("a sweep takes a picture and the words, or with --made the words alone")
-    with progress("sweeping") as on_step:
+    with counted("sweeping") as on_edit:
         found = run(
             words[0] if made is None else None,
             words[-1],
@@ -81,7 +81,7 @@ def sweep(
             side=side,
             together=together,
             device=device,
-            on_step=on_step,
+            on_edit=on_edit,
             **knobs,
         )
     cells = [cell for row in found.cells for cell in row]

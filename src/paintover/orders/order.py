@@ -37,7 +37,7 @@ RECORD_CHARACTERS = 3000  # what the model's part of the provenance takes, gener
 class Order:
     """A request and how to serve it.
 
-    picture: what to open where it is no file that the request names: bytes, a PIL image, an array.
+    picture: what to open where it is no file that the request names: bytes, a PIL image, an array; or one that is open.
     mask:    likewise.
     out:     where to save; None returns the result without saving. An existing file is replaced only with `force`.
     show: also save masks that the editor shows, beside `out`: OUT.mask.png, and OUT.mask-1.png, ... where it shows several.
@@ -98,8 +98,8 @@ def check(order: Order) -> Checked:
         raise RequestError(f"{editor.name} takes no references; leave them out")
     if order.out is not None:
         pictures.check_target(order.out, order.force)
-        for mask in editor.shows(request.instruction) if order.show else ():
-            pictures.check_target(beside(order.out, mask), order.force)
+        for name in editor.shows(request.instruction) if order.show else ():
+            pictures.check_target(beside(order.out, name), order.force)
     if order.out_source is not None:
         pictures.check_target(order.out_source, order.force)
     source = order.picture if order.picture is not None else request.picture
@@ -119,7 +119,7 @@ def check(order: Order) -> Checked:
         return Checked(order, editor, None, None)
     if source is None:
         raise RequestError(f"{editor.name} edits a picture; name one")
-    picture = pictures.open(source, order.limits)
+    picture = source if isinstance(source, pictures.Picture) else pictures.open(source, order.limits)
     if order.out is not None:
         transparent = picture.alpha_HW is not None and int(picture.alpha_HW.min()) < 255
         pictures.check_target(order.out, order.force, transparent, picture.size_HW)
