@@ -79,7 +79,7 @@ def test_a_made_picture_that_is_the_first_edits_alone_says_so(y, differ, sweep, 
     draw = grid.draw
     monkeypatch.setattr(grid, "draw", lambda *page: drawn.append(page) or draw(*page))
     sweep(None, made="a cow", x="t_m=0,20", y=y, steps=4)
-    assert drawn[0][1][1] == ("a cow (of the first edit; the others' differ)" if differ else "a cow")
+    assert drawn[0][1][1] == ("the first edit's (others differ): a cow" if differ else "a cow")
 
 
 def test_the_picture_is_opened_once_and_the_share_of_edits_done_is_told(sweep, photo, monkeypatch):

@@ -160,4 +160,4 @@ def _of_picture(opened: pictures.Picture, side: int) -> tuple[NDArray[np.uint8],
 def _of_made(made: str, sources: list[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], str]:
     """The picture that was made first, likewise. Where its seed, steps or guidance vary there are several."""
     alike = all(np.array_equal(source, sources[0]) for source in sources)
-    return sources[0], made if alike else f"{made} (of the first edit; the others' differ)"
+    return sources[0], made if alike else f"the first edit's (others differ): {made}"
