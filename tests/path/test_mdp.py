@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from paintover.editors.mdp_window import _NAMED
+from paintover.editors.mdp_window import _NAMED, scaled
 from paintover.engine.engine import Engine, run
 from paintover.errors import KnobError
 from paintover.path.guidance import Guided, classifier_free
-from paintover.path.mdp import SCHEDULES, Borrowed, Returned, asked_both, latents, scaled, told_both, weights
+from paintover.path.mdp import SCHEDULES, Borrowed, Returned, asked_both, latents, told_both, weights
 from paintover.path.predict import Condition, Path
 from paintover.path.schedule import Schedule, Step
 from paintover.path.start import noise
@@ -242,11 +242,47 @@ def test_windows_that_do_not_fit_are_refused(t_max, length):
         scaled(t_max, length, 50)
 
 
-@pytest.mark.parametrize("steps", [1, 4, 20, 50, 100, 333])
-def test_a_window_scales_with_the_steps(steps):
-    t_max, length = scaled(47, 26, steps)
-    assert len(weights(steps, t_max, length)) == steps
-    assert (t_max, length) == (round(0.94 * steps), round(0.52 * steps))
+@pytest.mark.parametrize(
+    ("told", "steps", "walked"),
+    [
+        ((47, 26), 2, (2, 1)),
+        ((47, 26), 4, (4, 2)),
+        ((47, 26), 10, (9, 5)),
+        ((47, 26), 25, (24, 13)),  # 23.5: a half goes up
+        ((47, 26), 50, (47, 26)),
+        ((47, 26), 333, (313, 173)),
+        ((26, 25), 20, (10, 9)),  # 10.4 and 10 are both 10, but the last step is not the window's
+        ((26, 26), 20, (10, 10)),
+        ((50, 49), 20, (20, 19)),
+        ((50, 50), 20, (20, 20)),
+        ((5, 5), 10, (1, 1)),
+        ((47, 0), 4, (4, 0)),
+        ((1, 0), 4, (0, 0)),
+    ],
+)
+def test_a_window_scales_with_the_steps(told, steps, walked):
+    assert scaled(*told, steps) == walked
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 37, 50, 64, 100, 200])
+def test_every_window_ends_where_it_is_told_to(steps):
+    """Within a step of where 50 steps have it, before the last step unless it is told to reach that; or it is refused."""
+    for t_max in range(51):
+        for t_m in range(t_max + 1):
+            try:
+                opens, length = scaled(t_max, t_m, steps)
+            except KnobError as error:
+                enough = int(str(error).split("ask for ")[1].split()[0])
+                assert steps < enough <= 50
+                assert scaled(t_max, t_m, enough)[1] > 0
+                continue
+            assert len(weights(steps, opens, length)) == steps
+            assert (length > 0) == (t_m > 0)
+            assert abs(opens - t_max * steps / 50) <= 0.5
+            assert abs(length - t_m * steps / 50) < 1.5
+            assert abs(opens - length - (t_max - t_m) * steps / 50) <= 1
+            if length:
+                assert (weights(steps, opens, length)[-1] > 0) == (t_m == t_max)
 
 
 def test_a_window_does_not_vanish_unsaid():

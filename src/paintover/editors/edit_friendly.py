@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from paintover.editors.editor import Context, Editor
 from paintover.editors.knobs import Knobs
 from paintover.editors.two_branch import inverted_from
+from paintover.editors.window import rounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ class EditFriendly(Editor[EditFriendlyKnobs]):
         return walk(source.record.x[skipped], steps, guide, after=source.after)
 
     def _skipped(self, context: Context[EditFriendlyKnobs]) -> int:
-        return context.knobs.skip * context.steps // 50  # less than all of them
+        return min(rounded(context.knobs.skip, 50, context.steps), context.steps - 1)  # less than all of them
 
     def _prompts(self, context: Context[EditFriendlyKnobs], text: str) -> list[Condition]:
         """Its condition, and that of the negative prompt."""

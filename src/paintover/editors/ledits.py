@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 from paintover.conditions.edits import Bounds, Wanted, several
 from paintover.editors.editor import Context, Editor
 from paintover.editors.knobs import Knobs
+from paintover.editors.window import in_steps
 from paintover.errors import KnobError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class LEdits(Editor[LEditsKnobs]):
 
     def _window(self, context: Context[LEditsKnobs], wanted: Wanted) -> tuple[int, int]:
         """The steps that an edit is at work: from the first to before the last."""
-        first, last = (round(self._own(context, wanted, name) * context.steps / 50) for name in ("warm_up", "cool_down"))
+        first, last = (in_steps(n, self._own(context, wanted, n), 50, context.steps) for n in ("warm_up", "cool_down"))
         return first, last
 
     def _own(self, context: Context[LEditsKnobs], wanted: Wanted, name: str) -> float:

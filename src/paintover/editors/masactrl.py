@@ -8,6 +8,7 @@ from pydantic import Field
 
 from paintover.editors.editor import Context
 from paintover.editors.two_branch import Branches, TwoBranch, TwoBranchKnobs
+from paintover.editors.window import rounded
 from paintover.errors import KnobError
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
         if self._words(context) and not context.knobs.guidance:
             raise KnobError("subject looks for words of the caption, which guidance 0 does not read; use another guidance")
 
+    def notes(self, context: Context[MasaCtrlKnobs]) -> list[str]:
+        from_step, steps = context.knobs.from_step, context.steps
+        notes = super().notes(context)
+        usual = context.bundle.defaults.get(self.name, {}).get("from_step", MasaCtrlKnobs.model_fields["from_step"].default)
+        if from_step not in (0, usual) and not rounded(from_step, 50, steps):
+            notes.append(
+                f"from_step {from_step} of 50 steps is less than half a step of {steps}: the source is looked at from the first"
+            )
+        return notes
+
     def branch(self, context: Context[MasaCtrlKnobs], branches: Branches) -> Path:
         from paintover.models.tapping import coarsest
         from paintover.path.attention import Beside, WordMap, most_pixels
@@ -50,7 +61,7 @@ class MasaCtrl(TwoBranch[MasaCtrlKnobs]):
         from paintover.path.walk import walk
 
         knobs, c_source, c_wanted = context.knobs, branches.c_source, branches.c_wanted
-        begin = round(knobs.from_step * context.steps / 50)
+        begin = rounded(knobs.from_step, 50, context.steps)
         places = self._words(context)
         grid = coarsest(context.bundle.denoiser, (context.shape[2], context.shape[3]))
         there, here = (WordMap(p, most_pixels(16, grid)) for p in places) if places else (None, None)

@@ -30,12 +30,10 @@ class MDPLatent(MDP[MDPKnobs]):
         after = latents(record, shares, branches.after, context.knobs.amplify)
         return walk(branches.x_T, branches.steps, Returned(branches.wanted, record, shares), after=after)
 
-    def notes(self, context: Context[MDPKnobs]) -> list[str]:
-        last = self.shares(context)[-1]
-        if last == 1:
-            told = "the window reaches the last step, which returns the picture whatever the words say; use a smaller t_m"
-        elif last:
-            told = f"the window reaches the last step, which mixes the picture itself into the result (share {last:g})"
-        else:
-            return super().notes(context)
-        return [*(note for note in super().notes(context) if "window" not in note), told]
+    def told_of(self, shares: list[float]) -> str | None:
+        """Of the last step, whose share is that of the picture itself, and else as of the others."""
+        if shares[-1] == 1:
+            return "the window reaches the last step, which returns the picture whatever the words say; use a smaller t_m"
+        if shares[-1]:
+            return f"the window reaches the last step, which mixes the picture itself into the result (share {shares[-1]:g})"
+        return super().told_of(shares)

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from paintover.editors.editor import Context
 from paintover.editors.two_branch import Branches, TwoBranch, TwoBranchKnobs
+from paintover.editors.window import rounded
+from paintover.errors import KnobError
 
 if TYPE_CHECKING:
     from paintover.path.mdp import Toward
@@ -44,6 +46,27 @@ class MDPKnobs(TwoBranchKnobs):
         return ",".join(repr(w).removesuffix(".0") for w in own)
 
 
+def scaled(t_max: int, t_m: int, steps: int) -> tuple[int, int]:
+    """A window told for 50 steps, as the MDP paper tells it, in steps of a walk of `steps`: how many remain when it opens,
+    and how many it covers.
+
+    Both are rounded; but a window that closes before the last of 50 steps closes before the last of these, too, one step
+    earlier than rounding would have it if need be. Raises KnobError where it does not lie within 50 steps, or would vanish.
+    """
+    if not 0 <= t_m <= t_max <= 50:
+        raise KnobError(f"the window of t_m {t_m} steps opens when t_max {t_max} are left; expected t_m 0 to {t_max}")
+    opens, length = _nearest(t_max, t_m, steps)
+    if t_m and not length:
+        enough = next(n for n in range(steps + 1, 51) if _nearest(t_max, t_m, n)[1])
+        raise KnobError(f"a window of {t_m} of 50 steps is less than one of {steps} steps; ask for {enough} steps or more")
+    return opens, length
+
+
+def _nearest(t_max: int, t_m: int, steps: int) -> tuple[int, int]:
+    opens, length = rounded(t_max, 50, steps), rounded(t_m, 50, steps)
+    return opens, length - 1 if 0 < length == opens and t_m < t_max else length
+
+
 K = TypeVar("K", bound=MDPKnobs)
 
 
@@ -58,14 +81,18 @@ class MDP(TwoBranch[K]):
         self.shares(context)
 
     def notes(self, context: Context[K]) -> list[str]:
-        notes = super().notes(context)
-        if all(w == 1 for w in self.shares(context)):
-            notes.append("the window covers every step, so that the words have no effect; use a smaller t_m")
-        return notes
+        told = self.told_of(self.shares(context))
+        return [*super().notes(context), *([told] if told else [])]
+
+    def told_of(self, shares: list[float]) -> str | None:
+        """What may surprise about the window; None: nothing."""
+        if all(w == 1 for w in shares):
+            return "the window covers every step, so that the words have no effect; use a smaller t_m"
+        return None
 
     def shares(self, context: Context[K]) -> list[float]:
         """The picture's share at each step. Raises KnobError for a window that does not fit."""
-        from paintover.path.mdp import scaled, weights
+        from paintover.path.mdp import weights
 
         knobs = context.knobs
         t_max, length = scaled(knobs.t_max, knobs.t_m, context.steps)

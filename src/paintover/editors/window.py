@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from paintover.errors import KnobError
 
 
-def in_steps(name: str, count: int, of: int, steps: int) -> int:
-    """`count` of `of` steps, scaled to a walk of `steps` and rounded (a half goes up).
+def rounded(count: float, of: int, steps: int) -> int:
+    """`count` of `of` steps, scaled to a walk of `steps` and rounded (a half goes up)."""
+    return int((2 * count * steps + of) // (2 * of))
 
-    Raises KnobError where it is some, but less than half a step.
-    """
-    scaled = (2 * count * steps + of) // (2 * of)
+
+def in_steps(name: str, count: float, of: int, steps: int) -> int:
+    """As `rounded`. Raises KnobError where it is some, but less than half a step."""
+    scaled = rounded(count, of, steps)
     if count and not scaled:
-        enough = -(-of // (2 * count))
-        raise KnobError(f"{name} {count} of {of} steps is less than half a step of {steps}; ask for {enough} steps or more")
+        enough = math.ceil(of / (2 * count))
+        raise KnobError(f"{name} {count:g} of {of} steps is less than half a step of {steps}; ask for {enough} steps or more")
     return scaled

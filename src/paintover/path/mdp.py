@@ -30,19 +30,6 @@ SCHEDULES = ("constant", "linear", "cosine", "exponential")
 Toward = Callable[[Condition, int], Guided]  # guidance towards a condition, as the edit follows it at step i
 
 
-def scaled(t_max: int, length: int, steps: int) -> tuple[int, int]:
-    """A window told for 50 steps, as the MDP paper tells it, in steps of a walk of `steps`: (t_max, length).
-
-    Raises KnobError if it does not lie within 50 steps, or would vanish in so short a walk.
-    """
-    _check(t_max, length, 50)
-    in_steps = round(t_max * steps / 50), round(length * steps / 50)
-    if length and not in_steps[1]:
-        enough = 25 // length + 1
-        raise KnobError(f"a window of {length} of 50 steps is less than one of {steps} steps; ask for {enough} steps or more")
-    return in_steps
-
-
 def weights(steps: int, t_max: int, length: int, schedule: str | Sequence[float] = "constant", k: float = 1.0) -> list[float]:
     """The source's share w at each of `steps` steps: zero outside the window, k times the schedule inside.
 
