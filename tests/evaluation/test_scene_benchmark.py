@@ -131,7 +131,7 @@ def test_an_editor_is_told_what_it_takes(editor, instruction, source_prompt, tin
     assert asked[0].source_prompt == (getattr(case, source_prompt) if source_prompt else None)
 
 
-def test_it_goes_on_where_it_was_stopped(tiny_world, tiny_bundle, tmp_path):
+def test_it_goes_on_where_it_was_stopped(tiny_world, tiny_bundle, tmp_path, monkeypatch):
     kwargs = {**FAST, "model": str(tiny_bundle), "count": 4, "out": tmp_path}
     outcomes, before = run(*tiny_world, **kwargs)
     assert [outcome.n for outcome in outcomes] == [0, 1, 2, 3]
@@ -152,6 +152,10 @@ def test_it_goes_on_where_it_was_stopped(tiny_world, tiny_bundle, tmp_path):
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     with pytest.raises(RequestError, match=r"seed 1, not 2"):
         run(*tiny_world, **kwargs, seed=2)
+    with monkeypatch.context() as changed:
+        changed.setattr(scenes, "code", lambda *rooms: "other")
+        with pytest.raises(RequestError, match=r"code [0-9a-f]{16}, not other"):
+            run(*tiny_world, **kwargs)
     other, _ = run(*tiny_world, **{**kwargs, "count": 1}, seed=2, force=True)
     assert [path.name for path in cases_folder.iterdir()] == ["00000.png"]
     assert not np.array_equal(other[0].edited, outcomes[0].edited)
