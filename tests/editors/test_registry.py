@@ -124,6 +124,8 @@ def test_runs_at_its_bounds(name, bound, order):
     extreme = {knob: about[bound] for knob, about in schema.items() if bound in about}
     if "strength" in extreme:
         extreme["strength"] = max(extreme["strength"], 1 / STEPS)  # less than one step is refused
+    if "n_max" in extreme:
+        extreme["n_max"] = max(extreme["n_max"], 50 // STEPS)
     assert edit_one(order(name, knobs=extreme, preserve=False)).rgb_HWC.dtype == np.uint8
 
 

@@ -5,8 +5,10 @@ import torch
 from diffusers.pipelines.ledits_pp.pipeline_leditspp_stable_diffusion import LeditsGaussianSmoothing
 
 from paintover.models.taps import Site
-from paintover.path.masks import WordsSeen, difference_mask, held_to, smooth, strongest
+from paintover.path.masks import WordsSeen, difference_asks, difference_mask, differences, held_to, smooth, strongest
+from paintover.path.predict import Condition
 from paintover.path.schedule import Schedule
+from paintover.path.start import noise
 
 
 def test_a_difference_is_where_it_is_large():
@@ -21,6 +23,29 @@ def test_a_difference_is_where_it_is_large():
     assert not difference_mask([*a, *a], 0.5).any()
     even = [torch.full((1, 2, 4, 4), 0.1) for _ in range(3)]
     assert difference_mask([*a, *even], 0.5).all()  # a change of everything is one
+
+
+@pytest.mark.parametrize("maps", [1, 8, 19])
+def test_many_noises_are_asked_a_few_at_a_time(maps):
+    [step] = Schedule.stable_diffusion().steps(1)
+    a, b = (Condition(torch.full((1, 1, 1), mean)) for mean in (0.2, 0.9))
+    x0, noises = noise(1, (1, 4, 6, 6)), noise(2, (maps, 4, 6, 6))
+    rounds = []
+
+    def asked(path):
+        answers = None
+        while True:
+            try:
+                asks = path.send(answers)
+            except StopIteration as end:
+                return end.value
+            rounds.append(len(asks))
+            answers = [ask.x_BCHW * ask.condition.tokens_BLD for ask in asks]
+
+    found = asked(differences(x0, step, noises, a, b))
+    whole = [ask.x_BCHW * ask.condition.tokens_BLD for ask in difference_asks(x0, step, noises, a, b)]
+    assert all(torch.equal(one, other) for one, other in zip(found, whole, strict=True))
+    assert rounds == {1: [2], 8: [16], 19: [16, 16, 6]}[maps]
 
 
 def test_outside_of_the_mask_the_source_is_kept():

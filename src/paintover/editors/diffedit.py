@@ -45,13 +45,16 @@ class DiffEdit(TwoBranch[DiffEditKnobs]):
                 raise KnobError(f"{name} {part:g} of {steps} steps is less than one step; use {least:g} or more, or more steps")
 
     def notes(self, context: Context[DiffEditKnobs]) -> list[str]:
+        notes, text = super().notes(context), context.bundle.text
+        if context.knobs.reference and text.cuts(context.knobs.reference):
+            notes.append(f"the reference has more than the {text.length} tokens that the model reads; its end has no effect")
         found = context.shown.get("mask")
-        if found is None or found.any():
-            return super().notes(context)
-        return [
-            *super().notes(context),
-            "the mask is empty, so nothing was changed: caption and source prompt differ nowhere in it; use a lower threshold",
-        ]
+        if found is not None and not found.any():
+            notes.append(
+                "the mask is empty, so nothing was changed: caption and source prompt differ nowhere in it; "
+                "use a lower threshold"
+            )
+        return notes
 
     def prepared_from(self, context: Context[DiffEditKnobs]) -> dict[str, JsonValue]:
         depends = super().prepared_from(context)
@@ -75,7 +78,7 @@ class DiffEdit(TwoBranch[DiffEditKnobs]):
         """mask_HW, the user's one included."""
         import torch
 
-        from paintover.path.masks import difference_asks, difference_mask
+        from paintover.path.masks import difference_mask, differences
         from paintover.path.start import noise
 
         knobs = context.knobs
@@ -86,7 +89,7 @@ class DiffEdit(TwoBranch[DiffEditKnobs]):
             noise_SCHW = noise(context.request.seed, (knobs.maps, *shape[1:]), context.device)
             picture = branches.source.record.x[-1] if context.source_BCHW is None else context.source
             reference = self._prompts(context, knobs.reference)[0] if knobs.reference else branches.c_source
-            answers = yield difference_asks(picture, step, noise_SCHW, reference, branches.c_wanted)
+            answers = yield from differences(picture, step, noise_SCHW, reference, branches.c_wanted)
             mask_HW = difference_mask(answers, knobs.threshold)
         return mask_HW if context.mask_HW is None else mask_HW * context.mask_HW
 

@@ -31,7 +31,8 @@ class Context(Generic[K]):
     shape:   of the latents, (1, C, H, W).
     source_BCHW: the picture's scaled latents, B = 1; None when the picture is made from words alone.
     mask_HW: 1 where the user's mask lets an edit go, on the latents' grid; None where there is no mask.
-    shown: what a path wants to be seen beside the edit: a mask_HW (0..1, on the latents' grid), or latents_BCHW (B = 1).
+    shown: what a path wants to be seen beside the edit: a mask_HW (0..1, on a grid that covers the latents': it may be
+        coarser), or latents_BCHW (B = 1).
     """
 
     bundle: Bundle

@@ -67,5 +67,7 @@ class FlowEdit(Editor[FlowEditKnobs]):
         knobs = context.knobs
         if knobs.n_min > knobs.n_max:
             raise KnobError(f"n_min {knobs.n_min} is more than n_max {knobs.n_max}; it counts the last of the same steps")
+        if not knobs.n_max:
+            raise KnobError("n_max 0 walks no steps, which would change nothing; use 1 or more")
         n_max, n_min = (in_steps(name, getattr(knobs, name), 50, context.steps) for name in ("n_max", "n_min"))
         return n_max, n_min

@@ -66,6 +66,8 @@ class PromptToPrompt(TwoBranch[PromptToPromptKnobs]):
         notes = super().notes(context)
         if not context.request.source_prompt:
             notes.append("without a source prompt only the layout is kept, and no words; describe the picture with it")
+        if context.knobs.reweight and not context.knobs.cross_steps:
+            notes.append("reweight has no effect with cross_steps 0, where no step looks at words; use more")
         return notes
 
     def branch(self, context: Context[PromptToPromptKnobs], branches: Branches) -> Path:

@@ -108,6 +108,17 @@ class TwoBranch(Editor[K]):
         guided: dict[str, JsonValue] = {"guidance": knobs.guidance, "negative_prompt": knobs.negative_prompt}
         return _walked_from(context) | guided | {"seed": request.seed, "shape": list(context.shape)}
 
+    def notes(self, context: Context[K]) -> list[str]:
+        notes, knobs = super().notes(context), context.knobs
+        if context.source_BCHW is None:
+            usual = context.bundle.defaults.get(self.name, {})
+            for knob in ("inversion", "inner", "iterations"):
+                if getattr(knobs, knob) != usual.get(knob, TwoBranchKnobs.model_fields[knob].default):
+                    notes.append(f"{knob} has no effect beside a picture that is made: it is not inverted")
+        elif knobs.inversion == "negative-prompt" and knobs.negative_prompt and knobs.guidance != 1:
+            notes.append("the negative prompt has no effect with this inversion, which steers away from the source prompt")
+        return notes
+
     def prepare(self, context: Context[K]) -> Preparation:
         from paintover.path.guidance import classifier_free
         from paintover.path.inversion import INVERSIONS

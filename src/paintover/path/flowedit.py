@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from paintover.path.beside import beside
@@ -13,6 +14,8 @@ from paintover.path.guidance import Guide
 from paintover.path.predict import Path
 from paintover.path.schedule import Step
 from paintover.path.walk import walk
+
+_AT_ONCE = 4  # noises whose velocities are asked together: between two such rounds it can be cancelled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +36,17 @@ class Difference:
     mask_HW: Tensor | None = None
 
     def noise(self, x_BCHW: Tensor, step: Step) -> Path:
-        asked: list[Path] = []
-        for _ in range(self.n_avg):
-            source_BCHW = step.noised(self.x0_BCHW, self.draw())
-            target_BCHW = x_BCHW + (source_BCHW - self.x0_BCHW)
-            asked += [self.target.noise(target_BCHW, step), self.source.noise(source_BCHW, step)]
-        answers = yield from beside(asked)
-        v_BCHW = sum(target - source for target, source in zip(answers[::2], answers[1::2], strict=True)) / self.n_avg
+        total_BCHW = torch.zeros_like(x_BCHW)
+        for n in range(0, self.n_avg, _AT_ONCE):
+            asked: list[Path] = []
+            for _ in range(n, min(n + _AT_ONCE, self.n_avg)):
+                source_BCHW = step.noised(self.x0_BCHW, self.draw())
+                target_BCHW = x_BCHW + (source_BCHW - self.x0_BCHW)
+                asked += [self.target.noise(target_BCHW, step), self.source.noise(source_BCHW, step)]
+            answers = yield from beside(asked)
+            for target, source in zip(answers[::2], answers[1::2], strict=True):
+                total_BCHW = total_BCHW + (target - source)
+        v_BCHW = total_BCHW / self.n_avg
         return v_BCHW if self.mask_HW is None else v_BCHW * self.mask_HW
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,24 @@ from paintover.path.predict import Condition, Predict
 from paintover.path.schedule import Step
 from paintover.path.walk import After
 
+_AT_ONCE = 8  # noises, asked under two texts each
+
 
 def difference_asks(x0_BCHW: Tensor, step: Step, noise_SCHW: Tensor, a: Condition, b: Condition) -> list[Predict]:
     """What `difference_mask` is made from: the picture noised S times to where `step` begins, each asked under both texts."""
     xs = [step.noised(x0_BCHW, noise) for noise in noise_SCHW.split(1)]
     return [Predict(x, step.t, c) for c in (a, b) for x in xs]
+
+
+def differences(x0_BCHW: Tensor, step: Step, noise_SCHW: Tensor, a: Condition, b: Condition) -> Any:
+    """A part of a path that returns the answers to `difference_asks`, asked a few noises at a time: it can be cancelled."""
+    of_a: list[Tensor] = []
+    of_b: list[Tensor] = []
+    for some_SCHW in noise_SCHW.split(_AT_ONCE):
+        answers = yield difference_asks(x0_BCHW, step, some_SCHW, a, b)
+        of_a += answers[: len(some_SCHW)]
+        of_b += answers[len(some_SCHW) :]
+    return [*of_a, *of_b]
 
 
 def difference_mask(eps: Sequence[Tensor], threshold: float, clamp: float = 3.0) -> Tensor:

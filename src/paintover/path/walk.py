@@ -49,7 +49,7 @@ def walk(x_BCHW: Tensor, steps: Sequence[Step], guide: Guide, record: Record | N
 
 
 def invert(x0_BCHW: Tensor, steps: Sequence[Step], guide: Guide, record: Record | None = None) -> Path:
-    """DDIM inversion: the same steps walked from the clean latents up to the noise that leads to them.
+    """DDIM inversion, and of a flow Euler's: the same steps walked from the clean latents up to the noise that leads there.
 
     `steps` are those of the walk back, noisiest first. Each noise is asked at the cleaner latents with the timestep of the
     step that will undo it, as prompt-to-prompt's inversion does; use guidance 1 (`plain`), or it will not lead back.
