@@ -13,6 +13,10 @@ class ModelError(PaintoverError):
     """A bundle that cannot be found or loaded, or lacks what an editor needs."""
 
 
+class NotFiniteError(ModelError):
+    """A model's answer to one request that overflowed, so that there is no picture."""
+
+
 class KnobError(PaintoverError):
     """An unknown knob, or a value out of its bounds."""
 

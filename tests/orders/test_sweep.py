@@ -107,6 +107,9 @@ def test_the_picture_is_opened_once_and_the_share_of_edits_done_is_told(sweep, p
         ({"x": "seed=" + ",".join(map(str, range(401)))}, RequestError, "at most 400"),
         ({"x": "seed=-1"}, RequestError, "seed"),
         ({"made": "a cow"}, RequestError, "name one of them"),
+        ({"picture": None, "made": " "}, RequestError, "first .--made. is empty"),
+        ({"x": ""}, RequestError, "an axis is ''; write what varies"),
+        ({"x": "=1,2"}, RequestError, "an axis is '=1,2'; write what varies"),
         ({"picture": None}, RequestError, "--made"),
         ({"editor": "mdp"}, RequestError, "mdp"),
         ({"words": " "}, RequestError, "caption is empty"),
@@ -118,6 +121,31 @@ def test_what_makes_no_sense_is_said_before_any_model_is_loaded(named, error, sa
     monkeypatch.setattr(bundle, "load", lambda *args, **named: pytest.fail("loaded a model"))
     with pytest.raises(error, match=says):
         sweep(**named)
+
+
+@pytest.mark.parametrize("of", [{}, {"picture": None, "made": "a cow"}])
+def test_a_grid_that_its_file_cannot_hold_is_refused_before_any_edit(of, sweep, tmp_path, monkeypatch):
+    from paintover.models import bundle
+
+    monkeypatch.setattr(bundle, "load", lambda *args, **named: pytest.fail("loaded a model"))
+    many = {"x": "seed=" + ",".join(map(str, range(20))), "side": 1000}
+    with pytest.raises(RequestError, match=r"\.webp holds up to 16383 pixels a side, the picture has 2\d{4}; use \.png"):
+        sweep(**{**of, **many}, out=tmp_path / "grid.webp")
+
+
+def test_an_edit_that_overflows_is_an_empty_cell_with_its_reason(sweep, monkeypatch):
+    from paintover.orders import work
+
+    walked = work.Work.path
+
+    def overflowing(self, prepared):
+        latents_BCHW = yield from walked(self, prepared)
+        return latents_BCHW * (np.nan if self.context.request.seed == 2 else 1)
+
+    monkeypatch.setattr(work.Work, "path", overflowing)
+    found = sweep(editor="sdedit", x="seed=1,2", steps=4)
+    assert [cell.reason is None for cell in found.cells[0]] == [True, False]
+    assert "not finite" in found.cells[0][1].reason
 
 
 def test_the_file_says_what_it_is(sweep, tmp_path):

@@ -55,6 +55,8 @@ def _axis(editor: Editor[Any], asked: str | tuple[str, Sequence[Any]]) -> Axis:
         values: list[Any] = [value.strip() for value in text.split(";" if ";" in text else ",")]
     else:
         name, values = asked[0], list(asked[1])
+    if not name:
+        raise RequestError(f"an axis is {asked!r}; write what varies, and its values: steps=10,20; {_varies(editor)}")
     if not values or "" in values:
         raise RequestError(f"{name} has no values; write {name}=value,value")
     if name in OF_REQUEST:

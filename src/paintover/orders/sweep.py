@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from paintover import picture as pictures
 from paintover.editors import registry
-from paintover.errors import KnobError, RequestError
+from paintover.errors import KnobError, NotFiniteError, RequestError
 from paintover.orders.axes import Axis, axes, varied
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import BESIDE, edit_many
@@ -82,7 +82,7 @@ def sweep(
     denoiser calls; what they prepare alike (the inversion) is prepared once. on_edit: called with how many of how many edits
     are done. The rest is as for `edit`.
 
-    Values that do not go together (a window longer than what is left) leave their cell empty, and say why. Raises
+    Values that do not go together (a window longer than what is left) or overflow leave their cell empty, and say why. Raises
     PaintoverError where a value is impossible by itself, or no cell can be.
     """
     system = registry.get(editor)
@@ -91,6 +91,8 @@ def sweep(
     if made is not None:
         if picture is not None or source_prompt is not None:
             raise RequestError("a sweep is of a picture, or of one that is made (--made): name one of them")
+        if not made.strip():
+            raise RequestError("the caption of the picture that is made first (--made) is empty; say what it shows")
         source_prompt = made
     elif picture is None:
         raise RequestError("name a picture, or say which one to make first (--made)")
@@ -112,6 +114,16 @@ def sweep(
     order = Order(request, opened, mask if request.mask is None else None, limits=limits)
     cells = [Cell(i, j) for j in (down.values if down else (None,)) for i in (across.values if across else (None,))]
     orders = [replace(order, request=varied(request, (across, cell.x), (down, cell.y))) for cell in cells]
+    width = len(across.values) if across else 1
+
+    def drawn(source: tuple[NDArray[np.uint8], str], shown: Sequence[NDArray[np.uint8] | str]) -> NDArray[np.uint8]:
+        rows = [shown[n : n + width] for n in range(0, len(cells), width)]
+        columns, beside = (axis.labels if axis else [] for axis in (across, down))
+        return grid.draw(f"{editor}: {instruction}", source, columns, beside, rows)
+
+    if out is not None:  # what is made from words is square
+        first = _of_picture(opened, side) if opened is not None else (np.zeros((side, side, 3), np.uint8), made or "")
+        pictures.check_target(out, force, size_HW=drawn(first, [""] * len(cells)).shape[:2])
     sources: list[NDArray[np.uint8]] = []
     for n, outcome in enumerate(edit_many(orders, together=together, cache=cache, device=device)):
         cells[n] = _filled(cells[n], outcome, side)
@@ -122,16 +134,11 @@ def sweep(
     requests = [cell.request for cell in cells if cell.request is not None]
     if not requests:
         raise KnobError(f"no edit of the grid can be: {cells[0].reason}")
-    width = len(across.values) if across else 1
-    rows = [cells[n : n + width] for n in range(0, len(cells), width)]
-    rgb_HWC = grid.draw(
-        f"{editor}: {instruction}",
+    rgb_HWC = drawn(
         _of_picture(opened, side) if opened is not None else _of_made(made or "", sources),
-        across.labels if across else [],
-        down.labels if down else [],
-        [[cell.rgb_HWC if cell.rgb_HWC is not None else str(cell.reason) for cell in row] for row in rows],
+        [cell.rgb_HWC if cell.rgb_HWC is not None else str(cell.reason) for cell in cells],
     )
-    found = Sweep(rgb_HWC, across, down, rows)
+    found = Sweep(rgb_HWC, across, down, [cells[n : n + width] for n in range(0, len(cells), width)])
     if out is None:
         return found
     varying = {name: {axis.name: list(axis.values)} for name, axis in (("x", across), ("y", down)) if axis}
@@ -146,7 +153,7 @@ def _filled(cell: Cell, outcome: EditResult | Exception, side: int) -> Cell:
     if isinstance(outcome, EditResult):
         shrunk = grid.small(outcome.rgb_HWC, outcome.alpha_HW, side)
         return replace(cell, rgb_HWC=shrunk, request=outcome.request, record=outcome.record)
-    if isinstance(outcome, KnobError):
+    if isinstance(outcome, (KnobError, NotFiniteError)):
         return replace(cell, reason=str(outcome))
     raise outcome
 

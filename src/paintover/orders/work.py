@@ -16,7 +16,7 @@ from paintover import picture as pictures
 from paintover.editors.editor import Context
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
-from paintover.errors import ModelError, RequestError
+from paintover.errors import NotFiniteError, RequestError
 from paintover.orders.code import code
 from paintover.orders.order import Checked, beside, of_source, resolve
 from paintover.path.predict import Path, Preparation
@@ -95,7 +95,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked.
 
     evaluations: of the denoiser, spent on it. prepared: when (perf_counter) its preparation was ready.
-    Raises ModelError for latents that are not finite (an overflow in half precision, weights that are broken).
+    Raises NotFiniteError for latents that are not finite (an overflow in half precision, weights that are broken).
     """
     walked = time.perf_counter()
     order, picture, request = work.checked.order, work.checked.picture, work.context.request
@@ -103,7 +103,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     computed = {"device": str(bundle.denoiser.device), "dtype": str(bundle.denoiser.dtype).removeprefix("torch.")}
     edited_hwC = _decode(bundle, latents_BCHW)
     if not (latents_BCHW.isfinite().all() and np.isfinite(edited_hwC).all()):
-        raise ModelError(
+        raise NotFiniteError(
             f"the model's answer is not finite ({computed['dtype']} on {computed['device']}), so there is no picture; use "
             "smaller guidance or other steps, or --device cpu, which computes in float32"
         )
