@@ -199,7 +199,7 @@ def test_another_edit_of_a_picture_finds_its_inversion(models):
     ("words", "steps", "knobs", "error", "says"),
     [
         ("a hat (warm_up=40, cool_down=20)", 10, {}, KnobError, "'a hat' sets in after 8 of 10 steps and ends at 4"),
-        ("a hat", 2, {"cool_down": 10}, KnobError, "more cool_down, or more steps"),
+        ("a hat", 2, {"cool_down": 10}, KnobError, "cool_down 10 of 50 steps is less than half a step of 2; ask for 3"),
         ("a hat", 900, {"skip": 0.5}, KnobError, "use fewer steps"),
         ("a hat (size=3)", 10, {}, RequestError, "no setting 'size'"),
     ],
