@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from paintover.scenes import words
+from paintover.scenes import captioned, words
 from paintover.scenes.assets import Assets
 from paintover.scenes.captioned import free, settled, view
 from paintover.scenes.scene import Scene
@@ -59,14 +59,27 @@ def test_settled_things_are_the_classes_own_and_hide_nothing(assets):
 
 
 def test_free_scenes_are_of_every_kind(assets):
-    scenes = [free(assets, np.random.default_rng(n), (0.2, 0.5)) for n in range(DRAWS)]
+    scenes = [free(assets, np.random.default_rng(n), (0.2, 0.5), 0.5) for n in range(DRAWS)]
     assert {len(scene.objects) for scene in scenes} == {0, 1, 2, 3}
     assert {scene.look is None for scene in scenes} == {True, False}
     assert {scene.backdrop.label is None for scene in scenes} == {True, False}
     things = [thing for scene in scenes for thing in scene.objects]
     assert {thing.colour is None for thing in things} == {True, False}
     assert any(thing.stamp is assets.canonical[thing.cls] for thing in things)
-    assert {thing.cls for thing in things} <= set(assets.stamps)
+    assert {thing.cls for thing in things} <= set(assets.classes)
+
+
+def test_settled_things_move_about_without_meeting(assets):
+    sides, places = (0.2, 0.5), set()
+    for n, scene in enumerate(_settled(assets, plain=1.0)):
+        rng = np.random.default_rng(n)
+        moved = [captioned._moved(thing, rng, sides) for thing in scene.objects]
+        boxes = [thing.box() for thing in moved]
+        assert all(-0.05 < edge < 1.05 for box in boxes for edge in box)
+        assert all(sides[0] <= thing.side <= sides[1] for thing in moved)
+        assert all(left[2] <= right[0] for left, right in pairwise(boxes))
+        places |= {(round(thing.x, 1), round(thing.y, 1)) for thing in moved}
+    assert len(places) > 30
 
 
 def test_a_view_is_the_middle_of_a_photograph(assets):

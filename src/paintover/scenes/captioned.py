@@ -42,12 +42,16 @@ def settled(assets: Assets, rng: np.random.Generator, side: float, plain: float)
     return Scene(drop, things, _look(rng, 0.12))
 
 
-def free(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Scene:
-    """Any scene that an edit may begin with or lead to: any stamps anywhere, or a photograph as it is."""
-    if rng.random() < 0.1:
+def free(assets: Assets, rng: np.random.Generator, sides: tuple[float, float], plain: float) -> Scene:
+    """A settled scene with its things moved about, or any that an edit may begin with or lead to, photographs among them."""
+    draw = rng.random()
+    if draw < 0.5:
+        scene = settled(assets, rng, sides[1], plain)
+        return replace(scene, objects=tuple(_moved(thing, rng, sides) for thing in scene.objects))
+    if draw < 0.55:
         return Scene(random_backdrop(assets, rng, plain=0.0), look=_look(rng, 0.5))
     scene = random_scene(assets, rng, sides)
-    own = [_own(thing, assets) if rng.random() < 0.3 else thing for thing in scene.objects]
+    own = [_own(thing, assets) if rng.random() < 0.5 else thing for thing in scene.objects]
     things = tuple(replace(thing, colour=_colour(rng, 0.15)) for thing in own)
     return replace(scene, objects=things, look=_look(rng, 0.3))
 
@@ -58,6 +62,14 @@ def view(assets: Assets, label: str) -> Backdrop:
     place = pool[min(_VIEW.get(label, 0), len(pool) - 1)]
     width, height = (v / min(place.rgb.size) for v in place.rgb.size)
     return Backdrop(label, place, ((width - 1) / 2, (height - 1) / 2, 1.0))
+
+
+def _moved(thing: Object, rng: np.random.Generator, sides: tuple[float, float]) -> Object:
+    """Anywhere, in its own half of the frame where it has one, and of any size that leaves room for the other."""
+    side = float(rng.uniform(sides[0], min(sides[1], thing.side)))
+    reach = 0.5 - 0.45 * side
+    x = thing.x + float(rng.uniform(-1, 1)) * (reach if thing.x == 0.5 else max(0.0, 0.22 - side / 2))
+    return replace(thing, x=x, y=0.5 + float(rng.uniform(-1, 1)) * reach, side=side)
 
 
 def _own(thing: Object, assets: Assets) -> Object:

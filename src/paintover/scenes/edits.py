@@ -18,7 +18,7 @@ LOCAL = ("remove", "replace", "recolour", "add")
 KINDS = (*LOCAL, "place", "nothing", *LOOKS)
 CAPTIONS = ("settled", "free")  # text to picture, no source: see `captioned`
 EDIT_MIX = {"remove": 0.20, "replace": 0.23, "recolour": 0.14, "add": 0.08, "place": 0.03, "nothing": 0.03, "look": 0.18}
-SETTLED = 0.7  # of the captions
+SETTLED = 0.55  # of the captions
 PLAIN_GROUNDS = 0.6  # of the settled ones
 SIDES = (0.22, 0.48)  # longer side of a thing as a fraction of the frame, at the model's own size
 
@@ -66,7 +66,7 @@ def make(
     `plain`: share of plain grounds among settled captions.
     """
     if kind in CAPTIONS:
-        scene = settled(assets, rng, sides[1], plain) if kind == "settled" else free(assets, rng, sides)
+        scene = settled(assets, rng, sides[1], plain) if kind == "settled" else free(assets, rng, sides, plain)
         text = words.caption(scene, words.opening(rng))
         return Case(kind, None, scene, text, "", text)
     whole = kind in LOOKS or kind == "nothing"

@@ -20,7 +20,7 @@ from paintover.training.recipe import Recipe
 _REMEMBERED = 20_000  # texts
 # From which to which noise level (0 to 1) a caption's picture is learnt. A settled one: where the words decide. A free one:
 # where something of the picture is still to be seen, for the words alone do not say enough.
-LEVELS = {"settled": (0.4, 1.0), "free": (0.0, 0.8)}
+LEVELS = {"settled": (0.5, 1.0), "free": (0.0, 0.85)}
 
 
 @dataclass(frozen=True)
