@@ -94,14 +94,10 @@ class LEdits(Editor[LEditsKnobs]):
         from paintover.path.source import Source
         from paintover.path.walk import walk
 
-        source, knobs = Source.of(prepared), context.knobs
-        assert source.added is not None, "an edit-friendly inversion keeps each step's noise"
-        added = source.added
+        source = Source.of(prepared)
         base, null = self._base(context)
-        edits = Edits(base, null, self._edits(context), knobs.mask_from, context.mask_HW)
-        latents = yield from walk(
-            source.record.x[0], self._steps(context), SecondOrder(edits), after=lambda step, x: x + added[step.i]
-        )
+        edits = Edits(base, null, self._edits(context), context.knobs.mask_from, context.mask_HW)
+        latents = yield from walk(source.record.x[0], self._steps(context), SecondOrder(edits), after=source.after)
         masks = edits.mean_masks()
         if masks:
             context.shown["mask"] = sum(masks.values(), start=0 * latents[0, 0]).clamp(max=1)
