@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover.editors.invert import Invert
-from paintover.orders.order import Checked, Order, check, request_for
+from paintover.orders.order import Checked, Order, check, path_of, pixels_of, request_for
 from paintover.picture.limits import Limits
 from paintover.request import EditResult
 
@@ -57,9 +57,8 @@ def invert(
     The inversion is kept in the cache, where every edit finds it that inverts the same picture likewise. Arguments and errors
     otherwise as for `edit`; `out` is where the reconstruction is saved, as large as the picture.
     """
-    named = isinstance(picture, (str, Path))
     request = request_for(
-        picture=str(picture) if named else None,
+        picture=path_of(picture),
         instruction="",
         source_prompt=source_prompt,
         editor=Invert.name,
@@ -70,7 +69,7 @@ def invert(
         preserve=False,
     )
     target = Path(out) if out is not None else None
-    order = Order(request, None if named else picture, None, target, force, keep_location, limits, on_step)
+    order = Order(request, pixels_of(picture), None, target, force, keep_location, limits, on_step)
     return _inverted(check(order), cache, device)
 
 

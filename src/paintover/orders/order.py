@@ -68,6 +68,16 @@ class Checked:
     mask_HW: NDArray[np.float32] | None
 
 
+def path_of(source: Any) -> str | None:
+    """What a request names a picture, a mask or a model by; None for one in memory."""
+    return str(source) if isinstance(source, (str, Path)) else None
+
+
+def pixels_of(source: Any) -> Any:
+    """What an order carries of it beside the request: one in memory itself; None for one that has a name."""
+    return None if isinstance(source, (str, Path)) else source
+
+
 def request_for(**fields: Any) -> EditRequest:
     """An EditRequest; what pydantic objects to becomes a one-line RequestError."""
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paintover.editors import registry
 from paintover.errors import RequestError
-from paintover.orders.order import Order, beside, check, request_for
+from paintover.orders.order import Order, beside, check, path_of, pixels_of, request_for
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 
@@ -48,19 +48,19 @@ def edit(
     Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
     """
     request = request_for(
-        picture=_path(picture),
-        mask=_path(mask),
+        picture=path_of(picture),
+        mask=path_of(mask),
         instruction=instruction,
         source_prompt=source_prompt,
         editor=editor,
         knobs=knobs,
-        model=_path(model),
+        model=path_of(model),
         seed=seed or 0,
         steps=steps,
         preserve=preserve,
     )
     target = Path(out) if out is not None else None
-    order = Order(request, _pixels(picture), _pixels(mask), target, force, keep_location, limits)
+    order = Order(request, pixels_of(picture), pixels_of(mask), target, force, keep_location, limits)
     return edit_one(order, device=device)
 
 
@@ -83,7 +83,7 @@ def imagine(
     none is named). The result is the second; the first is its `shown["source"]`, and is saved as well, for out.png as
     out.source.png (the result's `files["source"]`).
     """
-    fields = {"model": _path(model), "seed": seed or 0, "steps": steps}
+    fields = {"model": path_of(model), "seed": seed or 0, "steps": steps}
     request = imagined(prompt, then, editor, knobs=knobs, **fields)
     target = Path(out) if out is not None else None
     source = beside(target, "source") if target is not None and then is not None else None
@@ -140,11 +140,3 @@ def _together(orders: list[Order], cache: PrepareCache | None, device: str | Non
 
         outcomes |= walk(checked, cache or shared(), device)
     return [outcomes[n] for n in range(len(orders))]
-
-
-def _path(source: Any) -> str | None:
-    return str(source) if isinstance(source, (str, Path)) else None
-
-
-def _pixels(source: Any) -> Any:
-    return None if isinstance(source, (str, Path)) else source

@@ -14,7 +14,7 @@ from paintover import picture as pictures
 from paintover.editors import registry
 from paintover.errors import KnobError, NotFiniteError, RequestError
 from paintover.orders.axes import Axis, axes, varied
-from paintover.orders.order import Order, request_for
+from paintover.orders.order import Order, path_of, pixels_of, request_for
 from paintover.orders.run import BESIDE, edit_many
 from paintover.picture import grid
 from paintover.picture.limits import Limits
@@ -97,8 +97,8 @@ def sweep(
     elif picture is None:
         raise RequestError("name a picture, or say which one to make first (--made)")
     request = request_for(
-        picture=str(picture) if isinstance(picture, (str, Path)) else None,
-        mask=str(mask) if isinstance(mask, (str, Path)) else None,
+        picture=path_of(picture),
+        mask=path_of(mask),
         instruction=instruction,
         source_prompt=source_prompt,
         editor=editor,
@@ -111,7 +111,7 @@ def sweep(
     if out is not None:
         pictures.check_target(out, force)
     opened = None if picture is None else pictures.open(picture, limits)  # once, not for each edit
-    order = Order(request, opened, mask if request.mask is None else None, limits=limits)
+    order = Order(request, opened, pixels_of(mask), limits=limits)
     cells = [Cell(i, j) for j in (down.values if down else (None,)) for i in (across.values if across else (None,))]
     orders = [replace(order, request=varied(request, (across, cell.x), (down, cell.y))) for cell in cells]
     width = len(across.values) if across else 1
