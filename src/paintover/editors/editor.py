@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import JsonValue
@@ -33,6 +34,8 @@ class Context(Generic[K]):
     mask_HW: 1 where the user's mask lets an edit go, on the latents' grid; None where there is no mask.
     shown: what a path wants to be seen beside the edit: a mask_HW (0..1, on a grid that covers the latents': it may be
         coarser), or latents_BCHW (B = 1).
+    examples: latents_BCHW (B = 1) of several pictures that a preparation learns from; () where it is the source alone.
+    unfinished: a file where a long preparation may leave its state, to be taken up again if it is interrupted.
     """
 
     bundle: Bundle
@@ -42,6 +45,8 @@ class Context(Generic[K]):
     source_BCHW: Tensor | None = None
     mask_HW: Tensor | None = None
     shown: dict[str, Tensor] = field(default_factory=dict)
+    examples: tuple[Tensor, ...] = ()
+    unfinished: File | None = None
 
     @property
     def schedule(self) -> Schedule | FlowSchedule:

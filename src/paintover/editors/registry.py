@@ -22,6 +22,7 @@ from paintover.editors.plug_and_play import PlugAndPlay
 from paintover.editors.prompt_to_prompt import PromptToPrompt
 from paintover.editors.rf_inversion import RFInversion
 from paintover.editors.sdedit import SDEdit
+from paintover.editors.unitune import UniTune
 from paintover.errors import RequestError
 
 _ALL: tuple[Editor[Any], ...] = (
@@ -39,6 +40,7 @@ _ALL: tuple[Editor[Any], ...] = (
     MasaCtrl(),
     FlowEdit(),
     RFInversion(),
+    UniTune(),
     Imagine(),
     Invert(),
 )

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
+_LEFT = {".unfinished": 7 * 24 * 3600}  # seconds until what was left by a killed process goes; parts of a file much sooner
 
 
 def cache_key(**parts: Any) -> str:
@@ -70,8 +71,14 @@ class PrepareCache:
         """Keeps the entry and returns it as `find` would."""
         found = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in made.items()}
         self._write(key, found)
+        with contextlib.suppress(OSError):
+            self.unfinished(key).unlink(missing_ok=True)
         self._remember(key, found)
         return dict(found)
+
+    def unfinished(self, key: str) -> Path:
+        """A file where a long preparation of the entry may leave its state; it goes once the entry is kept, or in a week."""
+        return self._path(key).with_suffix(".unfinished")
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()  # whatever the key says, it names a file in our folder
@@ -125,7 +132,7 @@ class PrepareCache:
         entries = sorted(self._files())
         excess = sum(size for _, size, _ in entries) - self.max_bytes
         for used, size, path in entries:
-            if excess > 0 if path.suffix == ".entry" else time.time() - used > 3600:
+            if excess > 0 if path.suffix == ".entry" else time.time() - used > _LEFT.get(path.suffix, 3600):
                 with contextlib.suppress(OSError):  # another process may have been quicker
                     path.unlink()
                 excess -= size

@@ -7,33 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from paintover.engine.memory import out_of_memory
 from paintover.errors import Cancelled, RequestError
-from paintover.models.taps import Taps
-from paintover.path.predict import Condition, Path, Predict, Preparation
-from paintover.path.report import Report
-
-
-class Denoise(Protocol):
-    """What the engine calls: noisy rows, each at its own timestep, to the noise in them (`models.denoiser.Denoiser`).
-
-    Where it has a `dtype`, its tokens come in that, and in the same tensor at every step of the same conditions.
-    """
-
-    def __call__(
-        self,
-        x_BCHW: Tensor,
-        t_B: Tensor,
-        tokens_BLD: Tensor,
-        pooled_BD: Tensor | None,
-        image_BCHW: Tensor | None,
-        taps: Sequence[Taps | None] | None = None,
-    ) -> Tensor: ...
+from paintover.path.predict import Condition, Network, Path, Predict, Preparation
+from paintover.path.report import Progress
 
 
 @dataclass(slots=True)
@@ -56,7 +38,7 @@ class Job:
     """A path in an engine. Once `done` it has its value, or an error (Cancelled is one). rows: evaluations so far."""
 
     path: Path | Preparation
-    on_step: Callable[[Report], None] | None = None
+    on_step: Callable[[Progress], None] | None = None
     cancelled: Callable[[], bool] | None = None
     value: Any = None
     error: Exception | None = None
@@ -76,33 +58,38 @@ class _Row:
     k: int
 
 
+Asked = tuple[Network, tuple[Condition, ...]]
 Told = tuple[Tensor, Tensor | None, Tensor | None]  # tokens_BLD, pooled_BD, image_BCHW of the rows of one call
 
 
 class Engine:
     """Runs paths together over one denoiser: `add` paths, then `run`, or ask for one's `result`.
 
-    denoiser: see Denoise. max_rows: the most rows in one call, which bounds memory; running out of it halves this and goes on.
+    denoiser: answers what names no network of its own. max_rows: the most rows in one call, which bounds memory; running out
+    of it halves this and goes on.
 
-    Paths may be added at any time, from `on_step` too. Rows of equal shapes share a call whatever path, step or editor they
-    come from. A path that fails or is cancelled ends alone. A result does not depend on its neighbours beyond rounding.
+    Paths may be added at any time, from `on_step` too. Rows of equal shapes, and of one network, share a call whatever path,
+    step or editor they come from. A path that fails or is cancelled ends alone. A result does not depend on its neighbours
+    beyond rounding.
     """
 
-    def __init__(self, denoiser: Denoise, max_rows: int = 16) -> None:
+    def __init__(self, denoiser: Network, max_rows: int = 16) -> None:
         if max_rows < 1:
             raise RequestError(f"max_rows is {max_rows}; expected 1 or more")
         self.denoiser, self.max_rows = denoiser, max_rows
         self.counters = Counters()
         self._jobs: list[Job] = []
-        self._told: dict[tuple[Condition, ...], Told] = {}
+        self._told: dict[Asked, Told] = {}
 
     def add(
         self,
         path: Path | Preparation,
-        on_step: Callable[[Report], None] | None = None,
+        on_step: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Job:
-        """Takes a path in. on_step gets a Report after each step; cancelled is asked before each, and True ends the path."""
+        """Takes a path in. on_step gets a Progress after each step (of a walk, a Report); cancelled is asked before each, and
+        True ends the path.
+        """
         job = Job(path, on_step, cancelled)
         self._jobs.append(job)
         return job
@@ -148,7 +135,7 @@ class Engine:
                 shapes = (ask.x_BCHW.shape, c.tokens_BLD.shape, None if c.pooled_BD is None else c.pooled_BD.shape)
                 # Apart from others' where gradients are recorded: a call's graph is gone after one backward pass.
                 alone = id(job) if _wants_gradients(c) else None
-                groups.setdefault((shapes, alone), []).append(_Row(job, ask, job.answers, k))
+                groups.setdefault((shapes, alone, id(ask.network)), []).append(_Row(job, ask, job.answers, k))
         calls = []
         for rows in groups.values():
             count = -(-len(rows) // self.max_rows)
@@ -156,7 +143,7 @@ class Engine:
             calls += [rows[a:b] for a, b in pairwise(edges)]
         return calls
 
-    def _evaluate(self, rows: list[_Row], told: dict[tuple[Condition, ...], Told]) -> None:
+    def _evaluate(self, rows: list[_Row], told: dict[Asked, Told]) -> None:
         """One call, its answers given to the jobs. Out of memory: two halves. Failure: each job's rows apart, to find whose."""
         try:
             eps = self._call([row.predict for row in rows], told)
@@ -186,49 +173,51 @@ class Engine:
         if not parts:
             _fail(jobs[0], failure)
 
-    def _call(self, asked: list[Predict], told: dict[tuple[Condition, ...], Told]) -> Sequence[Tensor]:
+    def _call(self, asked: list[Predict], told: dict[Asked, Told]) -> Sequence[Tensor]:
         x = torch.cat([ask.x_BCHW for ask in asked])
         t_B = torch.tensor([ask.t for ask in asked], device=x.device)
         taps = [ask.taps for ask in asked]
         gradients = _wants_gradients(asked[0].condition)
+        network = asked[0].network or self.denoiser
         with torch.set_grad_enabled(gradients):
-            conditions = tuple(ask.condition for ask in asked)
-            tokens, pooled, image = told.get(conditions) or self._put_together(asked)
+            conditions = network, tuple(ask.condition for ask in asked)
+            tokens, pooled, image = told.get(conditions) or _put_together(asked, network)
             if not gradients:  # the same conditions meet again at every step: what they say is put together once
                 self._told[conditions] = tokens, pooled, image
             began = time.perf_counter()
             # Not every denoiser can be tapped, so that those who are asked for nothing need not know of taps.
             tapped = {"taps": taps} if any(tap is not None for tap in taps) else {}
-            eps = self.denoiser(x, t_B, tokens, pooled, image, **tapped).split(1)
+            eps = network(x, t_B, tokens, pooled, image, **tapped).split(1)
         self.counters.seconds += time.perf_counter() - began
         self.counters.gradients += len(asked) if gradients else 0
         self.counters.rows += len(asked)
         self.counters.calls += 1
         return eps
 
-    def _put_together(self, asked: list[Predict]) -> Told:
-        """What the rows are told, as batches. A row without a picture among rows with one gets zeros: they mean the same."""
-        conditions = [ask.condition for ask in asked]
-        # Cast here, once: the denoiser would cast at every step, and keys and values are kept by the tensor they are of.
-        tokens = torch.cat([c.tokens_BLD for c in conditions]).to(dtype=getattr(self.denoiser, "dtype", None))
-        pooled = [c.pooled_BD for c in conditions if c.pooled_BD is not None]
-        image = None
-        if any(c.image_BCHW is not None for c in conditions):
-            nothing = torch.zeros_like(asked[0].x_BCHW)
-            image = torch.cat([nothing if c.image_BCHW is None else c.image_BCHW for c in conditions])
-        return tokens, torch.cat(pooled) if pooled else None, image
-
 
 def run(
     path: Path,
-    denoiser: Denoise,
-    on_step: Callable[[Report], None] | None = None,
+    denoiser: Network,
+    on_step: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     max_rows: int = 16,
 ) -> Any:
     """One path alone, to what it returns: an Engine with one job."""
     engine = Engine(denoiser, max_rows)
     return engine.result(engine.add(path, on_step, cancelled))
+
+
+def _put_together(asked: list[Predict], network: Network) -> Told:
+    """What the rows are told, as batches. A row without a picture among rows with one gets zeros: they mean the same."""
+    conditions = [ask.condition for ask in asked]
+    # Cast here, once: the network would cast at every step, and keys and values are kept by the tensor they are of.
+    tokens = torch.cat([c.tokens_BLD for c in conditions]).to(dtype=getattr(network, "dtype", None))
+    pooled = [c.pooled_BD for c in conditions if c.pooled_BD is not None]
+    image = None
+    if any(c.image_BCHW is not None for c in conditions):
+        nothing = torch.zeros_like(asked[0].x_BCHW)
+        image = torch.cat([nothing if c.image_BCHW is None else c.image_BCHW for c in conditions])
+    return tokens, torch.cat(pooled) if pooled else None, image
 
 
 def _wants_gradients(condition: Condition) -> bool:
@@ -250,7 +239,7 @@ def _advance(job: Job) -> None:
             job.answers = []
             if job.asked:
                 return
-            if job.on_step is not None and isinstance(job.asked, Report):
+            if job.on_step is not None and isinstance(job.asked, Progress):
                 job.on_step(job.asked)
         except Exception as error:
             _fail(job, error)

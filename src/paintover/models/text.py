@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -36,6 +37,9 @@ class TextEncoder(Protocol):
     def count(self, text: str) -> int:
         """How many tokens of its own are read of a text: those at 1 .. count, between the marks of its start and end."""
 
+    def rare(self) -> Iterator[str]:
+        """Words that are one token each and mean as little as possible to the encoder, the best first."""
+
 
 class CLIPText:
     """Stable Diffusion's encoder: CLIP's last hidden states after the final layer norm, padded to 77 tokens, no pooled."""
@@ -59,6 +63,9 @@ class CLIPText:
 
     def count(self, text: str) -> int:
         return len(self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]) - 2
+
+    def rare(self) -> Iterator[str]:
+        return rare_of_clip(self.tokenizer)
 
 
 class SentenceText:
@@ -101,3 +108,19 @@ class SentenceText:
 
     def count(self, text: str) -> int:
         return sum(self.tokenizer.encode(text).attention_mask) - 2
+
+    def rare(self) -> Iterator[str]:
+        return (word for word in _rarest_first(self.tokenizer.get_vocab()) if self.count(word) == 1)
+
+
+def rare_of_clip(tokenizer: CLIPTokenizer) -> Iterator[str]:
+    """`TextEncoder.rare` of a vocabulary of CLIP's, whose pieces say where a word ends."""
+    ends = {piece.removesuffix("</w>"): i for piece, i in tokenizer.get_vocab().items() if piece.endswith("</w>")}
+    return (word for word in _rarest_first(ends) if len(tokenizer(word)["input_ids"]) == 3)
+
+
+def _rarest_first(vocabulary: Mapping[str, int]) -> list[str]:
+    """Words of letters, those without a vowel first (they are hardly names of anything), then as vocabularies are sorted: from
+    what is frequent to what is rare."""
+    words = [word for word in vocabulary if re.fullmatch("[a-z]+", word)]
+    return sorted(words, key=lambda word: (len(word) < 3, bool(re.search("[aeiouy]", word)), -vocabulary[word]))

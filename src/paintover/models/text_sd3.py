@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from paintover.errors import ModelError
+from paintover.models.text import rare_of_clip
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -80,3 +81,6 @@ class SD3Text:
     def count(self, text: str) -> int:
         """Of the CLIPs, whose tokens come first."""
         return len(self.clips[0][1](text, truncation=True, max_length=self.clip_length)["input_ids"]) - 2
+
+    def rare(self) -> Iterator[str]:
+        return rare_of_clip(self.clips[0][1])

@@ -14,7 +14,7 @@ from paintover.engine.engine import Engine, Job
 from paintover.models.bundle import load
 from paintover.orders.order import Checked, Order
 from paintover.orders.work import Work, begin, finish
-from paintover.path.report import Report
+from paintover.path.report import Progress
 from paintover.request import EditResult
 
 Outcomes = dict[int, EditResult | Exception]
@@ -37,7 +37,7 @@ class _Waiting:
     orders: dict[int, Order]
     failed: dict[int, Exception] = field(default_factory=dict)
 
-    def tell(self, report: Report) -> None:
+    def tell(self, report: Progress) -> None:
         for n, order in self.orders.items():
             if order.on_step is not None and n not in self.failed:
                 try:

@@ -87,6 +87,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     key = None
     if depends is not None:
         key = cache_key(**about, dtype=str(bundle.denoiser.dtype), part=editor.prepared_by, of=depends)
+        context = replace(context, unfinished=cache.unfinished(key))
     return Work(checked, context, key, geometry, reconstruction, began)
 
 

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from paintover.models.taps import Taps
+
+
+class Network(Protocol):
+    """What answers: noisy rows, each at its own timestep, to the noise in them (`models.denoiser.Denoiser`).
+
+    Where it has a `dtype`, its tokens come in that, and in the same tensor at every step of the same conditions.
+    """
+
+    def __call__(
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor,
+        tokens_BLD: Tensor,
+        pooled_BD: Tensor | None,
+        image_BCHW: Tensor | None,
+        taps: Sequence[Taps | None] | None = None,
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +48,7 @@ class Predict:
     """ "Evaluate the denoiser here": noisy latents x_BCHW (B = 1) at timestep t, told `condition`.
 
     taps: what is recorded and replaced inside the network for this row alone; None: nothing.
+    network: whose weights answer (tuned ones, a second stage's); None: the engine's own.
     Where the condition's tokens require gradients, so does the answer.
     """
 
@@ -37,6 +56,7 @@ class Predict:
     t: float
     condition: Condition
     taps: Taps | None = None
+    network: Network | None = None
 
 
 # A path yields the evaluations it wants made together, is sent each one's eps_BCHW, and returns the final latents.

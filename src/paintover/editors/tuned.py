@@ -1,0 +1,55 @@
+"""What the editors share that bend weights to the picture first: the tuning's knobs, its place in the cache, the tuned walk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, JsonValue
+
+from paintover.editors.editor import Context, Editor
+from paintover.editors.knobs import Knobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paintover.models.denoiser import Denoiser
+
+
+class TuningKnobs(Knobs):
+    """Knobs of the tuning itself: another value of one of these is another tuning."""
+
+    tune: Literal["full", "lora"] = Field(
+        "full", examples=["lora"], description="what is tuned: every weight, or low-rank additions of a few MB"
+    )
+    rank: int = Field(8, ge=1, le=256, examples=[2], description="lora: rank of the additions")
+    rate: float | None = Field(None, gt=0, le=1, examples=[0.01], description="learning rate (default: by the model)")
+
+
+K = TypeVar("K", bound=Knobs)
+
+
+class Tuned(Editor[K]):
+    """An editor whose walk is made by weights that were bent to one picture, or a few.
+
+    `Tuning` is the part of `Knobs` that the tuning depends on; the others, the words and the seed may differ from edit to
+    edit without tuning anew. Its preparation is the tuning: `prepare` returns what was learnt, as `tuning.weights` names it.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("text-to-image", "unet")
+    told: ClassVar[Literal["instruction", "caption", "nothing"]] = "caption"
+    Tuning: ClassVar[type[TuningKnobs]]
+
+    def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
+        knobs = context.knobs.model_dump(mode="json")
+        return {name: knobs[name] for name in self.Tuning.model_fields} | {"rate": self.rate(context)}
+
+    def rate(self, context: Context[K]) -> float:
+        """The learning rate: as asked for, or else what suits the model."""
+        raise NotImplementedError
+
+    def network(self, context: Context[K], prepared: dict[str, Tensor]) -> Denoiser:
+        """The bundle's denoiser with the tuned weights in their places."""
+        from paintover.tuning.weights import with_weights
+
+        denoiser: Any = context.bundle.denoiser  # `needs` says that it is a UNet's
+        return with_weights(denoiser, prepared)

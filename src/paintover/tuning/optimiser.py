@@ -1,0 +1,73 @@
+"""Optimisers that step each weight as soon as its gradient is there, and let the gradient go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+class InBackward:
+    """Steps during the backward pass, so that never all gradients are in memory at once, only one weight's.
+
+    That pays for the copy of the weights that is tuned: the model itself stays as it was, for others to use meanwhile. One
+    backward pass is one step. `parameters` are named, as the state is on disk.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], make: Make) -> None:
+        self.parameters = dict(parameters)
+        self._each = {name: make([parameter]) for name, parameter in self.parameters.items()}
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(_step, self._each[name]))
+            for name, parameter in self.parameters.items()
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and what the optimiser knows of each, as named tensors."""
+        state = {f"weight/{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        for name, one in self._each.items():
+            known: dict[str, Any] = one.state_dict()["state"].get(0, {})
+            state |= {f"{key}/{name}": torch.as_tensor(value) for key, value in known.items()}
+        return state
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up such a state again."""
+        known: dict[str, dict[str, Any]] = {}
+        for full, tensor in state.items():
+            key, name = full.split("/", 1)
+            if key == "weight":
+                self.parameters[name].copy_(tensor)
+            else:  # counts are Python's own numbers, not tensors
+                known.setdefault(name, {})[key] = tensor if tensor.is_floating_point() else int(tensor)
+        for name, values in known.items():
+            one = self._each[name]
+            one.load_state_dict({"state": {0: values}, "param_groups": one.state_dict()["param_groups"]})
+
+    def close(self) -> None:
+        """Steps no more."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def adafactor(rate: float) -> Make:
+    """Adafactor (Shazeer & Stern 2018) with a fixed rate: no warm-up, nothing relative to step or weights (UniTune)."""
+    from transformers.optimization import Adafactor
+
+    return lambda parameters: Adafactor(
+        parameters, lr=rate, relative_step=False, warmup_init=False, scale_parameter=False, beta1=None, weight_decay=0.0
+    )
+
+
+def adam(rate: float) -> Make:
+    return lambda parameters: torch.optim.Adam(parameters, lr=rate)
+
+
+def _step(optimiser: torch.optim.Optimizer, parameter: Tensor) -> None:
+    optimiser.step()
+    parameter.grad = None

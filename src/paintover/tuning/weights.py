@@ -1,0 +1,78 @@
+"""Which weights of a denoiser are tuned, and a denoiser with the tuned ones in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from paintover.models.denoiser import Denoiser
+from paintover.models.kept import keep_text
+
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+Kind = Literal["full", "lora"]
+PREFIX = "unet."
+LORA = (".lora_A.weight", ".lora_B.weight")
+_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]  # of every attention, as diffusers' own training does
+
+
+def trainable(denoiser: Denoiser, kind: Kind = "full", rank: int = 8, seed: int = 0) -> Denoiser:
+    """The denoiser once more, in float32, with weights of its own that record gradients: all of them, or a LoRA's.
+
+    full: a copy of every weight. lora: low-rank additions B A to the projections of every attention (Hu et al. 2021), `rank`
+    rows each, A drawn from `seed`; the weights beneath stay, and are shared with `denoiser` where that is in float32.
+    """
+    copy = _copy(denoiser.unet, {name: w.detach().float() for name, w in denoiser.unet.state_dict().items()})
+    if kind == "full":
+        for parameter in copy.parameters():  # a copy each: `float` gives the same tensor where it was float32 before
+            parameter.data = parameter.data.clone()
+        copy.requires_grad_(True)
+    else:
+        from peft import LoraConfig
+
+        copy.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            copy.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_TARGETS))
+    if denoiser.device.type == "cpu":
+        from diffusers.models.attention_processor import AttnProcessor
+
+        copy.set_attn_processor(AttnProcessor())  # its backward is twice as fast there as that of the fused kernel
+    return Denoiser(copy, denoiser.prediction, denoiser.alphas_cumprod, denoiser.codec_scale)
+
+
+def tuned_of(denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
+    """The weights of a `trainable` that learn, by the name that each has as a tensor of a bundle, or of a LoRA file."""
+    # peft calls each A and B by its adapter's name, which files leave out.
+    named = ((name.replace(".default.", "."), p) for name, p in denoiser.unet.named_parameters() if p.requires_grad)
+    return {PREFIX + name: parameter for name, parameter in named}
+
+
+def with_weights(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
+    """The denoiser with these of its weights in place of its own; all others are shared, nothing of it is changed.
+
+    tensors: as `tuned_of` names them. A LoRA's are added in: W + B A, so that it costs nothing more to walk.
+    """
+    own: dict[str, Tensor] = denoiser.unet.state_dict()
+    new = {name.removeprefix(PREFIX): tensor.to(denoiser.device) for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    for name in [name for name in new if name.endswith(LORA[0])]:
+        module = name.removesuffix(LORA[0])
+        low, high = new.pop(name), new.pop(module + LORA[1])
+        weight = own[f"{module}.weight"]
+        new[f"{module}.weight"] = (weight.float() + high.float() @ low.float()).to(weight.dtype)
+    unet = _copy(denoiser.unet, own | {name: tensor.to(own[name].dtype) for name, tensor in new.items()})
+    unet.set_attn_processor(dict(denoiser.unet.attn_processors))
+    keep_text(unet)
+    return Denoiser(unet, denoiser.prediction, denoiser.alphas_cumprod, denoiser.codec_scale)
+
+
+def _copy(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> UNet2DConditionModel:
+    """The same network around these tensors: not copied, not yet learning."""
+    with torch.device("meta"):
+        copy: Any = type(unet).from_config(unet.config)
+    copy.load_state_dict(state, strict=True, assign=True)
+    return copy.eval().requires_grad_(False)
