@@ -53,6 +53,10 @@ class CLIPText:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        return self.states(texts)
+
+    def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """As `encode`, with gradients where the model's own inputs ask for them."""
         batch = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
         # No attention mask: Stable Diffusion was trained with its padding attended to.
         states_BLD = self.model(batch["input_ids"].to(self.model.device)).last_hidden_state
@@ -91,6 +95,10 @@ class SentenceText:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        return self.states(texts)
+
+    def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """As `encode`, with gradients where the model's own inputs ask for them."""
         rows = self.tokenizer.encode_batch(list(texts))
         ids_BL = torch.tensor([row.ids for row in rows], device=self.model.device)
         mask_BL = torch.tensor([row.attention_mask for row in rows], device=self.model.device)

@@ -1,0 +1,146 @@
+"""Words that a text encoder is taught: vectors of one's own at its door, everything behind it as it was."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paintover.errors import ModelError
+from paintover.models.text import CLIPText, SentenceText, TextEncoder
+
+PREFIX = "words."  # of a learnt word among named tensors: `words.<word>`
+
+
+class WithWords:
+    """A text encoder that knows some words more. `words`: each with its vectors_ND, which are read as N tokens.
+
+    A word is found wherever it stands alone ("zwx", not "zwxy"), in any case, and goes before what the encoder took it for.
+    """
+
+    def __init__(self, base: CLIPText | SentenceText, words: Mapping[str, Tensor]) -> None:
+        self.base, self.words = base, dict(words)
+        self.length, self.width, self.pooled_width = base.length, base.width, base.pooled_width
+        # Each vector has a mark of its own in the tokenizer's vocabulary, that no text holds by chance.
+        marks = {word: [f"<|{n}:{k}|>" for k in range(len(own))] for n, (word, own) in enumerate(self.words.items())}
+        self._inner: Any = copy.copy(base)
+        self._inner.tokenizer = _knowing(base.tokenizer, list(chain(*marks.values())))
+        first = self._inner.tokenizer.get_vocab()["<|0:0|>"]
+        self._inner.model = _sharing(base.model)
+        self._inner.model.set_input_embeddings(_Door(_table(base), first, list(self.words.values())))
+        self._pattern = re.compile("|".join(_alone(word) for word in sorted(self.words, key=len, reverse=True)), re.IGNORECASE)
+        self._spelt = {word.lower(): f" {' '.join(its)} " for word, its in marks.items()}
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        return self._inner.encode([self._marked(text) for text in texts])
+
+    def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """As `encode`, with gradients for those of the words' vectors that ask for them."""
+        return self._inner.states([self._marked(text) for text in texts])
+
+    def cuts(self, text: str) -> bool:
+        return self._inner.cuts(self._marked(text))
+
+    def count(self, text: str) -> int:
+        return self._inner.count(self._marked(text))
+
+    def rare(self) -> Iterator[str]:
+        return (word for word in self.base.rare() if not self.says(word))
+
+    def says(self, text: str) -> bool:
+        """Whether one of the new words is in the text."""
+        return bool(self._pattern.search(text))
+
+    def _marked(self, text: str) -> str:
+        return self._pattern.sub(lambda found: self._spelt[found[0].lower()], text)
+
+
+def with_words(text: TextEncoder, words: Mapping[str, Tensor]) -> TextEncoder:
+    """The encoder, and these words: each with vectors_ND of the width of its input embeddings, read as N tokens in a row.
+
+    Nothing of `text` is changed, and its weights are shared; texts without the words become the very states that it gives
+    them. Where it knows new words already, it knows both, these before those. Without words it is `text` itself. Raises
+    ModelError for an encoder that cannot be taught, and for vectors that do not fit it.
+    """
+    if not words:
+        return text
+    if isinstance(text, WithWords):
+        base, words = text.base, {**text.words, **words}
+    else:
+        base = teachable(text)
+    width = _table(base).embedding_dim
+    for word, vectors_ND in words.items():
+        if not word.strip():
+            raise ModelError("a learnt word has no letters; give it a name")
+        if vectors_ND.ndim != 2 or not len(vectors_ND) or vectors_ND.shape[1] != width:
+            shape = "x".join(str(n) for n in vectors_ND.shape)
+            raise ModelError(f"the word {word!r} has vectors {shape}, but this model's words are vectors of {width}")
+    return WithWords(base, words)
+
+
+def teachable(text: TextEncoder) -> CLIPText | SentenceText:
+    """The encoder itself. Raises ModelError for one that cannot be taught words."""
+    if isinstance(text, (CLIPText, SentenceText)):
+        return text
+    raise ModelError("this model's text encoder cannot be taught words; use a model of the Stable Diffusion 1 or 2 family")
+
+
+def vectors(text: TextEncoder, words: str, count: int) -> Tensor:
+    """What words are at the encoder's door, as vectors_ND for N = count: each token's own, and where there are more tokens or
+    fewer than that, means of neighbours, or the same ones again. Raises ModelError for a text without tokens."""
+    base = text.base if isinstance(text, WithWords) else teachable(text)
+    n = base.count(words)
+    if not n:
+        raise ModelError(f"{words!r} is no word to this model; name one that it knows")
+    if isinstance(base, CLIPText):
+        ids = base.tokenizer(words, truncation=True, max_length=base.length)["input_ids"]
+    else:
+        ids = base.tokenizer.encode(words).ids
+    known_KD = _table(base).weight.detach()[ids[1 : n + 1]]
+    return nn.functional.adaptive_avg_pool1d(known_KD.T[None].float(), count)[0].T.contiguous()
+
+
+def _table(text: CLIPText | SentenceText) -> nn.Embedding:
+    table: Any = text.model.get_input_embeddings()
+    return table
+
+
+class _Door(nn.Module):
+    """An embedding table and, from the number `first` on, vectors of one's own: beside it, so that they alone may learn."""
+
+    def __init__(self, table: nn.Embedding, first: int, words: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.table, self.first = table, first
+        self._own = list(words)  # no parameters of the model
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        own_ND = torch.cat(self._own).to(self.table.weight)
+        known_BL1 = (ids_BL < self.first)[..., None]
+        known_BLD = self.table(ids_BL.clamp(max=self.table.num_embeddings - 1))
+        return torch.where(known_BL1, known_BLD, own_ND[(ids_BL - self.first).clamp(min=0)])
+
+
+def _knowing(tokenizer: Any, marks: list[str]) -> Any:
+    """A copy of a tokenizer in which each mark is a token, numbered in a row."""
+    from tokenizers import AddedToken
+
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in marks])
+    return tokenizer
+
+
+def _sharing(model: nn.Module) -> nn.Module:
+    """The model once more, around the same tensors."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+
+
+def _alone(word: str) -> str:
+    """A pattern for the word where it is not a part of another one."""
+    before = r"(?<!\w)" if re.match(r"\w", word[0]) else ""
+    after = r"(?!\w)" if re.match(r"\w", word[-1]) else ""
+    return f"{before}{re.escape(word)}{after}"
