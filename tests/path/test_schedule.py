@@ -46,6 +46,36 @@ def test_a_walk_is_that_of_diffusers_ddim(spacing, steps, beta_schedule, to_one)
         torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("eta", "most"), [(0.0, 1.5), (1.0, 1.5), (0.0, 1.0)])
+def test_thresholded_steps_are_those_of_diffusers(eta, most):
+    """Whose DDIM re-derives the noise from the thresholded x0 where it is asked to, as Imagen's sampler does."""
+    config = {"beta_schedule": "squaredcos_cap_v2", "thresholding": True, "dynamic_thresholding_ratio": 0.95}
+    config |= {"sample_max_value": most, "steps_offset": 0, "set_alpha_to_one": True}
+    theirs = DDIMScheduler(**config)
+    theirs.set_timesteps(10)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 8, 8, generator=draw)
+    for step in Schedule.from_config(config).steps(10, eta=eta):
+        eps, z = torch.randn(2, *x.shape, generator=draw)
+        asked = {"eta": eta, "use_clipped_model_output": True, "variance_noise": z}
+        answer = theirs.step(eps, step.t, x, **asked)
+        torch.testing.assert_close(step.x0(x, eps), answer.pred_original_sample, rtol=1e-4, atol=1e-4)
+        assert (step.x0(x, eps).abs() <= 1).all()
+        torch.testing.assert_close(step.next(x, eps) + step.sigma * z, answer.prev_sample, rtol=1e-4, atol=1e-4)
+        x = answer.prev_sample
+
+
+def test_what_a_ddpm_scheduler_leaves_out_is_as_that_class_has_it():
+    from diffusers import DDPMScheduler
+
+    theirs = DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    theirs.set_timesteps(20)
+    left_out = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "clip_sample": False}
+    walk = Schedule.from_config(left_out).steps(20)
+    assert [step.t for step in walk] == theirs.timesteps.tolist()
+    assert walk[-1].a_s == 1.0
+
+
 @given(spacing=st.sampled_from(["leading", "trailing", "linspace"]), steps=st.integers(1, 500))
 def test_timesteps_are_those_of_diffusers(spacing, steps):
     theirs = DDIMScheduler(**SD, timestep_spacing=spacing, steps_offset=1)
@@ -77,7 +107,6 @@ def test_walks_that_do_not_exist(steps, start):
     "config",
     [
         {"clip_sample": True},
-        {"thresholding": True},
         {"rescale_betas_zero_snr": True},
         {"_class_name": "FlowMatchEulerDiscreteScheduler"},
         {"beta_schedule": "sigmoid"},

@@ -29,7 +29,7 @@ def dpm_steps(schedule: Schedule, steps: int, skip: float = 0.0) -> list[Step]:
     levels = [schedule.alphas_cumprod[t] for t in times] + [schedule.final_alpha]
     onward = [*times[1:], -1]
     return [
-        Step(i, t, onward[i], a_t, a_s, math.sqrt((1 - a_s) / (1 - a_t) * max(1 - a_t / a_s, 0.0)))
+        Step(i, t, onward[i], a_t, a_s, math.sqrt((1 - a_s) / (1 - a_t) * max(1 - a_t / a_s, 0.0)), schedule.threshold)
         for i, (t, (a_t, a_s)) in enumerate(zip(times, pairwise(levels), strict=True))
     ]
 

@@ -17,6 +17,21 @@ from paintover.models.noise import alphas_cumprod
 
 
 @dataclass(frozen=True, slots=True)
+class Threshold:
+    """Dynamic thresholding of clean pixels (Imagen, Saharia et al. 2022, section 2.3), for models of pixels in [-1, 1].
+
+    x0' = clip(x0, -s, s) / s, s being the `ratio` quantile of |x0| over a row, but at least 1 and at most `most`.
+    """
+
+    ratio: float
+    most: float
+
+    def __call__(self, x0_BCHW: Tensor) -> Tensor:
+        s_B111 = x0_BCHW.abs().flatten(1).quantile(self.ratio, dim=1).clamp(1.0, self.most).view(-1, 1, 1, 1)
+        return x0_BCHW.clamp(-s_B111, s_B111) / s_B111
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One DDIM step: the denoiser is asked at timestep `t`; the latents go from noise level a_t to noise level a_s.
 
@@ -24,6 +39,7 @@ class Step:
     t, s:     this timestep and the next one of the list (-1 at the end: the clean side); whole numbers but for a flow.
     a_t, a_s: alpha_bar (the share of signal variance, 0 < a <= 1) that the latents leave and reach.
     sigma:    standard deviation of the fresh noise that is to be added after `next` (DDPM); 0 is DDIM.
+    threshold: what is done to the clean latents that eps implies, before they are believed; None: nothing.
     """
 
     i: int
@@ -32,19 +48,28 @@ class Step:
     a_t: float
     a_s: float
     sigma: float = 0.0
+    threshold: Threshold | None = None
 
     def x0(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
-        """The clean latents that `eps` implies: (x - sqrt(1 - a_t) eps) / sqrt(a_t)."""
-        return torch.sub(x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_t)) / math.sqrt(self.a_t)
+        """The clean latents that `eps` implies: (x - sqrt(1 - a_t) eps) / sqrt(a_t), thresholded where the step does so."""
+        x0_BCHW = torch.sub(x_BCHW, eps_BCHW, alpha=math.sqrt(1 - self.a_t)) / math.sqrt(self.a_t)
+        return x0_BCHW if self.threshold is None else self.threshold(x0_BCHW)
 
     def noise(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
         """The noise that the denoiser's answer means: the answer itself, but for a flow."""
         return eps_BCHW
 
     def next(self, x_BCHW: Tensor, eps_BCHW: Tensor) -> Tensor:
-        """sqrt(a_s) x0 + sqrt(1 - a_s - sigma^2) eps (DDIM, equation 12, but for its noise), as one sum of x and eps."""
-        keep = math.sqrt(self.a_s / self.a_t)
+        """sqrt(a_s) x0 + sqrt(1 - a_s - sigma^2) eps (DDIM, equation 12, but for its noise), as one sum of x and eps.
+
+        Where x0 is thresholded, eps is the noise that the thresholded x0 leaves in x, as Imagen's sampler has it.
+        """
         toward = math.sqrt(max(1 - self.a_s - self.sigma**2, 0.0))  # rounding may take it below 0
+        if self.threshold is not None:
+            x0_BCHW = self.x0(x_BCHW, eps_BCHW)
+            left_BCHW = torch.sub(x_BCHW, x0_BCHW, alpha=math.sqrt(self.a_t)) / math.sqrt(1 - self.a_t)
+            return torch.add(math.sqrt(self.a_s) * x0_BCHW, left_BCHW, alpha=toward)
+        keep = math.sqrt(self.a_s / self.a_t)
         return torch.add(keep * x_BCHW, eps_BCHW, alpha=toward - keep * math.sqrt(1 - self.a_t))
 
     def noised(self, x0_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
@@ -64,12 +89,14 @@ class Schedule:
     final_alpha:    alpha_bar beyond the last step: alphas_cumprod[0], or 1 ("set_alpha_to_one").
     offset:         added to every timestep of "leading" spacing (0: 980 .. 0; 1: 981 .. 1, for 50 steps).
     spacing:        "leading", "trailing" or "linspace" (Lin et al. 2023, table 2).
+    threshold:      of the clean latents at every step of a walk down; None: there is none.
     """
 
     alphas_cumprod: tuple[float, ...]
     final_alpha: float
     offset: int = 1
     spacing: str = "leading"
+    threshold: Threshold | None = None
 
     @staticmethod
     def stable_diffusion(offset: int = 1, set_alpha_to_one: bool = False) -> Schedule:
@@ -80,24 +107,30 @@ class Schedule:
     def from_config(config: Mapping[str, Any]) -> Schedule:
         """Reads a diffusers scheduler_config.json; what it leaves out is as in Stable Diffusion.
 
-        Raises ModelError for what a DDIM walk in eps cannot honour: flow matching, clipped x0, zero terminal SNR.
+        But for a DDPMScheduler, where it is as that class has it: no offset, and the last step goes to clean latents. Raises
+        ModelError for what a DDIM walk in eps cannot honour: flow matching, clipped x0, zero terminal SNR.
         """
         if str(config.get("_class_name", "")).startswith("FlowMatch"):
             raise ModelError(
                 f"scheduler {config['_class_name']} is for a rectified flow, but the bundle's model is a diffusion model; "
                 "use a bundle whose scheduler belongs to its model (DDIMScheduler for a UNet)"
             )
-        for key in ("clip_sample", "thresholding", "rescale_betas_zero_snr"):
-            if config.get(key):
+        threshold = None
+        if config.get("thresholding"):
+            threshold = Threshold(config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0))
+        for key in ("clip_sample", "rescale_betas_zero_snr"):
+            if config.get(key) and not (key == "clip_sample" and threshold is not None):  # which goes before it, in diffusers
                 raise ModelError(
                     f"scheduler_config.json sets {key}, which paintover does not walk; use a bundle where it is false"
                 )
         abar = alphas_cumprod(config)
+        ddpm = config.get("_class_name") == "DDPMScheduler"
         return Schedule(
             alphas_cumprod=tuple(abar.tolist()),
-            final_alpha=1.0 if config.get("set_alpha_to_one", False) else abar[0].item(),
-            offset=config.get("steps_offset", 1),
+            final_alpha=1.0 if config.get("set_alpha_to_one", ddpm) else abar[0].item(),
+            offset=config.get("steps_offset", 0 if ddpm else 1),
             spacing=config.get("timestep_spacing", "leading"),
+            threshold=threshold,
         )
 
     def steps(self, steps: int, start: float = 1.0, eta: float = 0.0) -> list[Step]:
@@ -115,7 +148,7 @@ class Schedule:
         levels = [self.alphas_cumprod[t] for t in times] + [self.final_alpha]
         onward = [*times[1:], -1]
         return [
-            Step(i, t, onward[i], a_t, a_s, eta * math.sqrt((1 - a_s) / (1 - a_t) * max(1 - a_t / a_s, 0.0)))
+            Step(i, t, onward[i], a_t, a_s, eta * math.sqrt((1 - a_s) / (1 - a_t) * max(1 - a_t / a_s, 0.0)), self.threshold)
             for i, (t, (a_t, a_s)) in enumerate(zip(times, pairwise(levels), strict=True))
         ]
 
