@@ -6,18 +6,20 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
+
+from paintover.models import tensors as files
+from paintover.models.files import cache_folder
+from paintover.models.tensors import size
 
 Tensors = dict[str, Tensor]
 _LEFT = {".unfinished": 7 * 24 * 3600}  # seconds until what was left by a killed process goes; parts of a file much sooner
@@ -36,7 +38,8 @@ class PrepareCache:
     memory_bytes: limit of what this process keeps in memory.
 
     An entry is a file: the sha256 of the rest, then safetensors. A file that was damaged, or cut short, counts as not there.
-    The cache never fails an edit: a folder that cannot be read or written makes it forgetful, nothing worse.
+    The cache never fails an edit: a folder that cannot be read or written makes it forgetful, nothing worse. What is too large
+    for its memory is found there as long as somebody else holds it: tuned weights are not read anew while they are in use.
     """
 
     def __init__(self, folder: str | Path | None = None, max_bytes: int = 4 << 30, memory_bytes: int = 256 << 20) -> None:
@@ -44,6 +47,7 @@ class PrepareCache:
         self.max_bytes, self.memory_bytes = max_bytes, memory_bytes
         self.hits = self.misses = 0
         self._memory: OrderedDict[str, Tensors] = OrderedDict()
+        self._in_use: dict[str, dict[str, weakref.ref[Tensor]]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
@@ -57,7 +61,7 @@ class PrepareCache:
     def find(self, key: str) -> Tensors | None:
         """The entry for `key`, from memory or disk; None if there is none (which counts as a miss)."""
         with self._lock:
-            found = self._memory.get(key)
+            found = self._memory.get(key) or self._used(key)
         found = found if found is not None else self._read(key)
         if found is None:
             self.misses += 1
@@ -68,13 +72,26 @@ class PrepareCache:
         return dict(found)
 
     def keep(self, key: str, made: Tensors) -> Tensors:
-        """Keeps the entry and returns it as `find` would."""
-        found = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in made.items()}
+        """Keeps the entry and returns it as `find` would. What was made is given up: nobody else may write to it."""
+        found = {name: _alone(tensor.detach().cpu()) for name, tensor in made.items()}
         self._write(key, found)
         with contextlib.suppress(OSError):
             self.unfinished(key).unlink(missing_ok=True)
         self._remember(key, found)
         return dict(found)
+
+    def takes(self, made: Tensors) -> bool:
+        """Whether an entry of this size would be kept for other processes."""
+        return size(made) <= self.max_bytes
+
+    def forget(self, key: str) -> None:
+        """Gives the entry up, and what may be left of its making: in memory and on disk."""
+        with self._lock:
+            self._memory.pop(key, None)
+            self._in_use.pop(key, None)
+        for path in (self._path(key), self.unfinished(key)):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def unfinished(self, key: str) -> Path:
         """A file where a long preparation of the entry may leave its state; it goes once the entry is kept, or in a week."""
@@ -86,20 +103,32 @@ class PrepareCache:
 
     def _remember(self, key: str, tensors: Tensors) -> None:
         with self._lock:
+            if size(tensors) > self.memory_bytes:  # it would push out all others, and then itself
+                self._in_use = {
+                    one: kept for one, kept in self._in_use.items() if all(ref() is not None for ref in kept.values())
+                }
+                self._in_use[key] = {name: weakref.ref(tensor) for name, tensor in tensors.items()}
+                return
             self._memory[key] = tensors
             self._memory.move_to_end(key)
-            while sum(map(_bytes, self._memory.values())) > self.memory_bytes:
+            while sum(map(size, self._memory.values())) > self.memory_bytes:
                 self._memory.popitem(last=False)
+
+    def _used(self, key: str) -> Tensors | None:
+        """The entry where all of it is still in somebody's hands."""
+        found = {name: ref() for name, ref in self._in_use.get(key, {}).items()}
+        alive = {name: tensor for name, tensor in found.items() if tensor is not None}
+        return alive if alive and len(alive) == len(found) else None
 
     def _read(self, key: str) -> Tensors | None:
         path = self._path(key)
         try:
-            data = path.read_bytes()
-            if hashlib.sha256(data[32:]).digest() == data[:32]:
-                return load(data[32:])
+            data = files.read(path)
+            if hashlib.sha256(memoryview(data)[32:]).digest() == data[:32]:
+                return files.parse(data, 32)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError):
+        except (OSError, ValueError):
             pass
         with contextlib.suppress(OSError):
             path.unlink()
@@ -110,32 +139,27 @@ class PrepareCache:
             os.utime(self._path(key))
 
     def _write(self, key: str, tensors: Tensors) -> None:
-        if _bytes(tensors) > self.max_bytes:
+        if not self.takes(tensors):
             return
         path = self._path(key)
-        data = save(tensors)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=path.stem, suffix=".part", dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(data).digest())
-                    file.write(data)
-                os.replace(part, path)
-            except BaseException:
-                os.unlink(part)
-                raise
+            with files.whole(path) as file:
+                file.write(bytes(32))
+                digest = files.put(file, tensors)
+                file.seek(0)
+                file.write(digest)
         self._make_room()
 
     def _make_room(self) -> None:
         """Deletes the least recently used entries until the folder keeps its limit, and parts that a killed process left."""
         entries = sorted(self._files())
-        excess = sum(size for _, size, _ in entries) - self.max_bytes
-        for used, size, path in entries:
+        excess = sum(length for _, length, path in entries if path.suffix == ".entry") - self.max_bytes
+        for used, length, path in entries:
             if excess > 0 if path.suffix == ".entry" else time.time() - used > _LEFT.get(path.suffix, 3600):
                 with contextlib.suppress(OSError):  # another process may have been quicker
                     path.unlink()
-                excess -= size
+                excess -= length if path.suffix == ".entry" else 0
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         for path in self.folder.glob("??/*"):
@@ -155,8 +179,10 @@ def _of(folder: Path) -> PrepareCache:
 
 
 def _default_folder() -> Path:
-    return Path(os.environ.get("PAINTOVER_CACHE") or Path.home() / ".cache" / "paintover") / "prepare"
+    return cache_folder() / "prepare"
 
 
-def _bytes(tensors: Tensors) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own, as far as it needs some: what is tuned is too large to be copied without need."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

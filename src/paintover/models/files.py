@@ -108,6 +108,11 @@ def fingerprint(folder: Path) -> str:
     return total.hexdigest()
 
 
+def cache_folder() -> Path:
+    """Where paintover keeps what it may make again: $PAINTOVER_CACHE or ~/.cache/paintover."""
+    return Path(os.environ.get("PAINTOVER_CACHE") or Path.home() / ".cache" / "paintover")
+
+
 def signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """(name, bytes, modification time) of each file: cheap, and different whenever a file was replaced."""
     return tuple((name, (stat := path.stat()).st_size, stat.st_mtime_ns) for name, path in files(folder).items())
@@ -117,8 +122,7 @@ class _Known:
     """sha256 sums of large files, remembered on disk by path, size and modification time: gigabytes take seconds."""
 
     def __init__(self) -> None:
-        root = os.environ.get("PAINTOVER_CACHE") or Path.home() / ".cache" / "paintover"
-        self.path = Path(root) / "fingerprints.json"
+        self.path = cache_folder() / "fingerprints.json"
         try:
             self.sums = dict(json.loads(self.path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
