@@ -10,6 +10,7 @@ from torch import Tensor
 
 from paintover.editors import registry
 from paintover.editors.editor import Context
+from paintover.editors.tuned import Tuned
 from paintover.engine.engine import Engine
 from paintover.models.bundle import Bundle, load
 from paintover.orders.order import request_for
@@ -34,12 +35,19 @@ def latents(
     source = None if made or editor.picture == "never" else noise(3, shape) * 0.7
     prompt = "a pig" if editor.takes_source_prompt else None
     request = request_for(instruction=words, source_prompt=prompt, editor=name, seed=1, steps=steps)
-    context = Context(bundle, request, editor.Knobs(**knobs), shape, source)
+    context = Context(bundle, request, editor.Knobs(**{**brief(name), **knobs}), shape, source)
     editor.check(context)
     engine = Engine(bundle.denoiser)
     prepared = engine.result(engine.add(editor.prepare(context)))
     end = engine.result(engine.add(editor.path(context, prepared)))
     return end, engine.counters.rows
+
+
+def brief(name: str) -> dict[str, Any]:
+    """Knobs that make an editor's tuning as short as their first examples are."""
+    editor = registry.get(name)
+    fields = editor.Tuning.model_fields if isinstance(editor, Tuned) else {}
+    return {knob: field.examples[0] for knob, field in fields.items() if field.annotation is int and field.examples}
 
 
 BESIDE_A_SOURCE = [name for name in registry.names() if registry.get(name).picture == "either"]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from paintover.editors import knobs, registry
+from paintover.editors.tuned import Tuned
 from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit, edit_many, edit_one
@@ -36,6 +37,7 @@ EVALUATIONS = {
     "masactrl": STEPS + 2 * STEPS + 9,
     "edit-friendly": STEPS + 2 * 6,  # the inversion, told "" against ""; the last 6 steps
     "imagine": 2 * STEPS,
+    "unitune": 2 * 9,  # the last 9 steps; tuning asks the denoiser itself
 }
 # Knobs that matter only beside others: (editor, knob): what they are tried with.
 BESIDE: dict[tuple[str, str], dict] = {
@@ -56,8 +58,25 @@ BESIDE |= {
     for knob, beside in INVERTED.items()
     if {knob, "inversion"} <= set(registry.get(name).Knobs.model_fields)
 }
+BESIDE |= {(name, "rank"): {"tune": "lora"} for name in registry.names() if isinstance(registry.get(name), Tuned)}
 ALIKE = {name for name in registry.names() if registry.get(name).prepared_by == "source"} - {"mdp-noise"}
 OF_PICTURES = pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).picture != "never"])
+
+
+def declared(name: str) -> dict[str, dict]:
+    """What the schema says of each knob; of one that may be left open (None), what it says of its values."""
+    properties = registry.get(name).Knobs.model_json_schema()["properties"]
+    return {
+        knob: {**next((one for one in about.get("anyOf", []) if one["type"] != "null"), {}), **about}
+        for knob, about in properties.items()
+    }
+
+
+def brief(name: str) -> dict[str, int]:
+    """Knobs that make an editor's tuning as short as their first examples are."""
+    editor = registry.get(name)
+    fields = editor.Tuning.model_fields if isinstance(editor, Tuned) else {}
+    return {knob: field.examples[0] for knob, field in fields.items() if field.annotation is int and field.examples}
 
 
 @pytest.fixture
@@ -65,6 +84,7 @@ def order(tiny_bundle, photo):
     def make(name: str, instruction: str = "make it night", **fields) -> Order:
         picture = str(photo) if registry.get(name).picture != "never" else None
         fields = {"picture": picture, "model": str(tiny_bundle), "steps": STEPS, **fields}
+        fields["knobs"] = {**brief(name), **fields.get("knobs", {})}
         return Order(request_for(instruction=instruction, editor=name, **fields))
 
     return make
@@ -103,9 +123,8 @@ def test_another_seed_gives_another_picture(name, order):
 @EVERY
 def test_every_knob_has_a_description_and_its_bounds_hold(name):
     model = registry.get(name).Knobs
-    schema = model.model_json_schema()["properties"]
     assert all(info.description for info in knobs.describe(model))
-    for knob, about in schema.items():
+    for knob, about in declared(name).items():
         for bound, outside in (("minimum", -1), ("maximum", 1)):
             if bound in about:
                 assert getattr(knobs.read(name, model, {knob: about[bound]}), knob) == about[bound]
@@ -120,8 +139,9 @@ def test_every_knob_has_a_description_and_its_bounds_hold(name):
 @EVERY
 @pytest.mark.parametrize("bound", ["minimum", "maximum"])
 def test_runs_at_its_bounds(name, bound, order):
-    schema = registry.get(name).Knobs.model_json_schema()["properties"]
-    extreme = {knob: about[bound] for knob, about in schema.items() if bound in about}
+    extreme = {knob: about[bound] for knob, about in declared(name).items() if bound in about}
+    if bound == "maximum":
+        extreme |= brief(name)  # the longest tuning takes hours
     if "strength" in extreme:
         extreme["strength"] = max(extreme["strength"], 1 / STEPS)  # less than one step is refused
     if "n_max" in extreme:
@@ -132,21 +152,21 @@ def test_runs_at_its_bounds(name, bound, order):
 @EVERY
 def test_every_knob_but_the_defaults_matters(name, order):
     """A knob that changes nothing would be one that is not connected."""
-    for knob, about in registry.get(name).Knobs.model_json_schema()["properties"].items():
+    for knob, about in declared(name).items():
         if knob in INVERTED and name in ALIKE:
             continue
         beside = BESIDE.get((name, knob), {})
+        usual = {**brief(name), **beside}.get(knob, about["default"])
         fields = {"source_prompt": "a field"} if knob == "source_guidance" else {}
         if name in ("prompt-to-prompt", "masactrl"):  # their knobs may name words
             fields = {"source_prompt": "a cow in snow", "instruction": "a sheep in snow"}
         before = edit_one(order(name, knobs=beside, preserve=False, **fields)).rgb_HWC
-        after = edit_one(order(name, knobs={**beside, knob: another(about)}, preserve=False, **fields)).rgb_HWC
+        after = edit_one(order(name, knobs={**beside, knob: another(about, usual)}, preserve=False, **fields)).rgb_HWC
         assert not np.array_equal(before, after), knob
 
 
-def another(about: dict):
-    """A value that is not the knob's default."""
-    default = about["default"]
+def another(about: dict, default):
+    """A value of the knob that is not this one."""
     if "examples" in about:
         return next(value for value in about["examples"] if value != default)
     if "enum" in about:

@@ -21,8 +21,8 @@ class TuningKnobs(Knobs):
     tune: Literal["full", "lora"] = Field(
         "full", examples=["lora"], description="what is tuned: every weight, or low-rank additions of a few MB"
     )
-    rank: int = Field(8, ge=1, le=256, examples=[2], description="lora: rank of the additions")
-    rate: float | None = Field(None, gt=0, le=1, examples=[0.01], description="learning rate (default: by the model)")
+    rank: int = Field(8, ge=1, le=256, examples=[2, 1], description="lora: rank of the additions")
+    rate: float | None = Field(None, ge=1e-8, le=1, examples=[0.01], description="learning rate (default: by the model)")
 
 
 K = TypeVar("K", bound=Knobs)
@@ -33,11 +33,16 @@ class Tuned(Editor[K]):
 
     `Tuning` is the part of `Knobs` that the tuning depends on; the others, the words and the seed may differ from edit to
     edit without tuning anew. Its preparation is the tuning: `prepare` returns what was learnt, as `tuning.weights` names it.
+    `several`: it learns from several pictures (Context.examples). `bound`: what it edits must be the picture that it was tuned
+    on. `captioned`: what it learns depends on the caption, too.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("text-to-image", "unet")
     told: ClassVar[Literal["instruction", "caption", "nothing"]] = "caption"
     Tuning: ClassVar[type[TuningKnobs]]
+    several: ClassVar[bool] = False
+    bound: ClassVar[bool] = True
+    captioned: ClassVar[bool] = False
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
         knobs = context.knobs.model_dump(mode="json")
@@ -47,9 +52,13 @@ class Tuned(Editor[K]):
         """The learning rate: as asked for, or else what suits the model."""
         raise NotImplementedError
 
+    def word(self, context: Context[K]) -> str:
+        """What stands for the learnt thing in a caption: "ktn", "ktn dog"; "" where no word does."""
+        return ""
+
     def network(self, context: Context[K], prepared: dict[str, Tensor]) -> Denoiser:
         """The bundle's denoiser with the tuned weights in their places."""
-        from paintover.tuning.weights import with_weights
+        from paintover.tuning.apply import network
 
         denoiser: Any = context.bundle.denoiser  # `needs` says that it is a UNet's
-        return with_weights(denoiser, prepared)
+        return network(denoiser, prepared)

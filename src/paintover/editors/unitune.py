@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 class UniTuneTuning(TuningKnobs):
-    iterations: int = Field(128, ge=1, le=10_000, examples=[2], description="tuning steps (more: more faithful)")
-    batch: int = Field(4, ge=1, le=64, examples=[2], description="copies of the picture in each tuning step")
-    rare_token: str = Field("", max_length=40, description="the word that the picture is bound to (default: a rare one)")
+    iterations: int = Field(128, ge=1, le=10_000, examples=[2, 3], description="tuning steps (more: more faithful)")
+    batch: int = Field(4, ge=1, le=64, examples=[2, 1], description="copies of the picture in each tuning step")
+    rare_token: str = Field(
+        "", max_length=40, examples=["q"], description="the word that the picture is bound to (default: a rare one)"
+    )
 
 
 class UniTuneKnobs(UniTuneTuning):
