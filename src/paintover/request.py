@@ -25,7 +25,8 @@ class EditRequest(BaseModel):
     """Everything that determines an edit. It is written into the output file; `redo` repeats the edit from it.
 
     `picture` is None for a picture made from words alone (`imagine`), and where the picture to be edited is itself made, from
-    the source prompt.
+    the source prompt. `tuned` names what the model was bent by: a named tuning, or a folder; where it is a tuning of one
+    picture, `picture` need not be named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,8 @@ class EditRequest(BaseModel):
     knobs: dict[str, JsonValue] = Field(default_factory=dict)
     model: str = "builtin"
     model_fingerprint: str | None = None
+    tuned: str | None = None
+    tuned_sha256: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     steps: int | None = Field(default=None, ge=1, le=1000)
     preserve: bool = True

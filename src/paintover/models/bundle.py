@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,17 @@ from paintover.models.text import CLIPText, SentenceText, TextEncoder
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Everything an editor needs of a model. `name` can be given to `load` again and means the same weights."""
+    """Everything an editor needs of a model. `name` can be given to `load` again and means the same weights.
+
+    tuned: the digest of what the networks were bent by since they were loaded (`tuning.apply`); None: they are as loaded.
+    """
 
     name: str
     denoiser: Denoiser | FlowDenoiser
     codec: Codec
     text: TextEncoder
     description: Description
+    tuned: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -75,8 +80,9 @@ class Bundle:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 that stands for all of the bundle's weights and settings (hex)."""
-        return fingerprint(self.folder)
+        """sha256 that stands for all of the bundle's weights and settings (hex), and for what they were bent by."""
+        base = fingerprint(self.folder)
+        return base if self.tuned is None else sha256(f"{base} {self.tuned}".encode()).hexdigest()
 
     def require(self, *needs: str, editor: str | None = None) -> None:
         """Raises ModelError when the bundle lacks one of the capabilities, saying which bundles have all of them."""

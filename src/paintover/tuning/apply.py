@@ -1,0 +1,69 @@
+"""What was learnt, put to use: a bundle with tuned weights and learnt words in their places, shared by all who use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from torch import Tensor
+
+from paintover.models.denoiser import Denoiser
+from paintover.tuning.weights import PREFIX, with_weights
+from paintover.tuning.words import PREFIX as WORDS
+from paintover.tuning.words import with_words
+
+if TYPE_CHECKING:
+    from paintover.models.bundle import Bundle
+
+T = TypeVar("T")
+_lock = threading.RLock()
+_shared: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+_made_of: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()  # lives as long, so that no id is used again
+_latest: list[Any] = []  # one: edits that come one after the other find it, and memory holds no more than that
+
+
+def applied(bundle: Bundle, tensors: Mapping[str, Tensor], digest: str) -> Bundle:
+    """The bundle bent by what was learnt: `unet.` weights and `words.`; what no bundle has (Imagic's target) is left out.
+
+    Nothing of `bundle` is changed, and what was not tuned is shared. digest: of the tensors, which makes the fingerprint another
+    one. Raises ModelError for tensors that do not fit.
+    """
+
+    def make() -> Bundle:
+        words = {name.removeprefix(WORDS): tensor for name, tensor in tensors.items() if name.startswith(WORDS)}
+        denoiser: Any = bundle.denoiser
+        if any(name.startswith(PREFIX) for name in tensors):
+            denoiser = network(denoiser, tensors)
+        return replace(bundle, denoiser=denoiser, text=with_words(bundle.text, words), tuned=digest)
+
+    return _once((id(bundle), digest), (bundle,), make)
+
+
+def network(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
+    """`with_weights`, made once for the same tensors (these very objects) while it is in use, and for the latest a while longer.
+
+    So many edits after one tuning share their denoiser calls, and the memory.
+    """
+    weights = {name: tensor for name, tensor in sorted(tensors.items()) if name.startswith(PREFIX)}
+    key = (id(denoiser), *((name, id(tensor)) for name, tensor in weights.items()))
+    return _once(key, (denoiser, *weights.values()), lambda: with_weights(denoiser, weights))
+
+
+def forget() -> None:
+    """Gives up the latest; what is in use stays with those who use it."""
+    with _lock:
+        _latest.clear()
+
+
+def _once(key: tuple[Any, ...], made_of: tuple[Any, ...], make: Callable[[], T]) -> T:
+    with _lock:
+        made = _shared.get(key)
+        if made is None:
+            _latest.clear()  # before there is another one
+            made = make()
+            _shared[key], _made_of[made] = made, made_of
+        _latest[:] = [made]
+    return made
