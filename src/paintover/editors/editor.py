@@ -36,6 +36,7 @@ class Context(Generic[K]):
         coarser), or latents_BCHW (B = 1).
     examples: latents_BCHW (B = 1) of several pictures that a preparation learns from; () where it is the source alone.
     unfinished: a file where a long preparation may leave its state, to be taken up again if it is interrupted.
+    remarks: what a path has to tell about what it found: it goes with the record, as `Editor.notes` do.
     """
 
     bundle: Bundle
@@ -47,6 +48,7 @@ class Context(Generic[K]):
     shown: dict[str, Tensor] = field(default_factory=dict)
     examples: tuple[Tensor, ...] = ()
     unfinished: File | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def schedule(self) -> Schedule | FlowSchedule:
@@ -112,6 +114,10 @@ class Editor(ABC, Generic[K]):
         """Whose preparation it is: editors that prepare the same things alike say the same, and share them in the cache."""
         return self.name
 
+    def settled(self, knobs: K, bundle: Bundle) -> K:
+        """The knobs with nothing left open: what stands for a value that depends on the model, or on another knob."""
+        return knobs
+
     def check(self, context: Context[K]) -> None:
         """Raises KnobError for knobs that do not go together or with the steps; called before anything is computed."""
         return
@@ -133,7 +139,7 @@ class Editor(ABC, Generic[K]):
         ]
         if unwanted and knobs.get("guidance") == 1:
             notes.append("the negative prompt has no effect at guidance 1; use more (or less) guidance")
-        return notes
+        return [*notes, *context.remarks]
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue] | None:
         """What `prepare` depends on beyond picture and model: the rest of the cache's key. None: nothing to prepare."""

@@ -194,7 +194,7 @@ def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]
     """
     request, editor, picture, mask_HW = checked.order.request, checked.editor, checked.picture, checked.mask_HW
     recommended = bundle.defaults.get(editor.name, {})
-    settings = knobs.read(editor.name, editor.Knobs, request.knobs, recommended)
+    settings = editor.settled(knobs.read(editor.name, editor.Knobs, request.knobs, recommended), bundle)
     update = {
         "picture_sha256": picture.sha256 if picture is not None else None,
         "mask_sha256": sha256(mask_HW.tobytes()).hexdigest() if mask_HW is not None else None,
