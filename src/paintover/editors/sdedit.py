@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from paintover.editors import window
 from paintover.editors.editor import Context, Editor
 from paintover.editors.knobs import Knobs
-from paintover.errors import KnobError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,13 +37,7 @@ class SDEdit(Editor[SDEditKnobs]):
     Knobs = SDEditKnobs
 
     def check(self, context: Context[SDEditKnobs]) -> None:
-        steps, strength = context.steps, context.knobs.strength
-        if not int(steps * strength):
-            least = math.ceil(1000 / steps) / 1000
-            raise KnobError(
-                f"strength {strength:g} of {steps} steps is less than one step, which would change nothing; "
-                f"use a strength of {least:g} or more, or more steps"
-            )
+        window.check_strength(context.knobs.strength, context.steps)
 
     def path(self, context: Context[SDEditKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts

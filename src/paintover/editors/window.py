@@ -19,3 +19,13 @@ def in_steps(name: str, count: float, of: int, steps: int) -> int:
         enough = math.ceil(of / (2 * count))
         raise KnobError(f"{name} {count:g} of {of} steps is less than half a step of {steps}; ask for {enough} steps or more")
     return scaled
+
+
+def check_strength(strength: float, steps: int) -> None:
+    """Raises KnobError for a late start (`path.start.late`) so late that no step is left to walk."""
+    if not int(steps * strength):
+        least = math.ceil(1000 / steps) / 1000
+        raise KnobError(
+            f"strength {strength:g} of {steps} steps is less than one step, which would change nothing; "
+            f"use a strength of {least:g} or more, or more steps"
+        )
