@@ -37,6 +37,8 @@ EVALUATIONS = {
     "masactrl": STEPS + 2 * STEPS + 9,
     "edit-friendly": STEPS + 2 * 6,  # the inversion, told "" against ""; the last 6 steps
     "imagine": 2 * STEPS,
+    "imagic": 2 * STEPS,  # and that of unitune and textual-inversion: tuning asks the denoiser itself
+    "textual-inversion": 2 * 8,  # the last 8 steps
     "unitune": 2 * 9,  # the last 9 steps; tuning asks the denoiser itself
 }
 # Knobs that matter only beside others: (editor, knob): what they are tried with.
@@ -47,6 +49,7 @@ BESIDE: dict[tuple[str, str], dict] = {
     ("rf-inversion", "start"): {"stop": 28},
     ("prompt-to-prompt", "threshold"): {"blend": "cow/sheep"},
     ("masactrl", "threshold"): {"subject": "cow/sheep"},
+    ("unitune", "interpolation"): {"strength": 0.1},  # a picture that is changed everywhere is not interpolated
     ("mdp-latent", "t_max"): {"t_m": 10, "schedule": "linear"},  # with a share of 1 only the end of the window matters
 }
 # Of the editors that walk beside their source: what matters to one inversion only is tried with that one, and by one of them,
@@ -114,7 +117,7 @@ def test_is_deterministic_and_listens(name, order, monkeypatch, tmp_path):
     assert not np.array_equal(edit_one(order(name, "a cow", preserve=False)).rgb_HWC, first)
 
 
-@pytest.mark.parametrize("name", ["instruct", "sdedit", "imagine"])
+@pytest.mark.parametrize("name", ["instruct", "sdedit", "imagine", "imagic", "textual-inversion"])
 def test_another_seed_gives_another_picture(name, order):
     pictures = [edit_one(order(name, seed=seed, preserve=False)).rgb_HWC for seed in (0, 1)]
     assert not np.array_equal(*pictures)
@@ -160,6 +163,8 @@ def test_every_knob_but_the_defaults_matters(name, order):
         fields = {"source_prompt": "a field"} if knob == "source_guidance" else {}
         if name in ("prompt-to-prompt", "masactrl"):  # their knobs may name words
             fields = {"source_prompt": "a cow in snow", "instruction": "a sheep in snow"}
+        if knob == "word":  # in front of a caption that does not say it any name is alike
+            fields = {"instruction": "zwx at night"}
         before = edit_one(order(name, knobs=beside, preserve=False, **fields)).rgb_HWC
         after = edit_one(order(name, knobs={**beside, knob: another(about, usual)}, preserve=False, **fields)).rgb_HWC
         assert not np.array_equal(before, after), knob

@@ -9,6 +9,7 @@ from paintover.editors.diffedit import DiffEdit
 from paintover.editors.edit_friendly import EditFriendly
 from paintover.editors.editor import Editor
 from paintover.editors.flowedit import FlowEdit
+from paintover.editors.imagic import Imagic
 from paintover.editors.imagine import Imagine
 from paintover.editors.instruct import Instruct
 from paintover.editors.invert import Invert
@@ -22,6 +23,7 @@ from paintover.editors.plug_and_play import PlugAndPlay
 from paintover.editors.prompt_to_prompt import PromptToPrompt
 from paintover.editors.rf_inversion import RFInversion
 from paintover.editors.sdedit import SDEdit
+from paintover.editors.textual_inversion import TextualInversion
 from paintover.editors.unitune import UniTune
 from paintover.errors import RequestError
 
@@ -41,6 +43,8 @@ _ALL: tuple[Editor[Any], ...] = (
     FlowEdit(),
     RFInversion(),
     UniTune(),
+    Imagic(),
+    TextualInversion(),
     Imagine(),
     Invert(),
 )

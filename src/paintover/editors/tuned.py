@@ -39,7 +39,7 @@ class Tuned(Editor[K]):
 
     needs: ClassVar[tuple[str, ...]] = ("text-to-image", "unet")
     told: ClassVar[Literal["instruction", "caption", "nothing"]] = "caption"
-    Tuning: ClassVar[type[TuningKnobs]]
+    Tuning: ClassVar[type[Knobs]]
     several: ClassVar[bool] = False
     bound: ClassVar[bool] = True
     captioned: ClassVar[bool] = False
