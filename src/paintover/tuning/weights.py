@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from paintover.errors import ModelError
 from paintover.models.denoiser import Denoiser
 from paintover.models.kept import keep_text
 
@@ -36,7 +37,7 @@ def trainable(denoiser: Denoiser, kind: Kind = "full", rank: int = 8, seed: int 
 
         copy.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # A and B are drawn on the CPU, whatever the device
             copy.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_TARGETS))
     if denoiser.device.type == "cpu":
         from diffusers.models.attention_processor import AttnProcessor
@@ -55,19 +56,51 @@ def tuned_of(denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
 def with_weights(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
     """The denoiser with these of its weights in place of its own; all others are shared, nothing of it is changed.
 
-    tensors: as `tuned_of` names them. A LoRA's are added in: W + B A, so that it costs nothing more to walk.
+    tensors: as `tuned_of` names them; what is named otherwise is left out. A LoRA's are added in, W + B A (of a convolution
+    likewise, its kernel flattened), so that it costs nothing more to walk. Raises ModelError for what is of another network.
     """
     own: dict[str, Tensor] = denoiser.unet.state_dict()
     new = {name.removeprefix(PREFIX): tensor.to(denoiser.device) for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    check(own, new)
     for name in [name for name in new if name.endswith(LORA[0])]:
         module = name.removesuffix(LORA[0])
         low, high = new.pop(name), new.pop(module + LORA[1])
         weight = own[f"{module}.weight"]
-        new[f"{module}.weight"] = (weight.float() + high.float() @ low.float()).to(weight.dtype)
+        added = high.float().flatten(1) @ low.float().flatten(1)
+        new[f"{module}.weight"] = (weight.float() + added.view_as(weight)).to(weight.dtype)
     unet = _copy(denoiser.unet, own | {name: tensor.to(own[name].dtype) for name, tensor in new.items()})
     unet.set_attn_processor(dict(denoiser.unet.attn_processors))
     keep_text(unet)
     return Denoiser(unet, denoiser.prediction, denoiser.alphas_cumprod, denoiser.codec_scale)
+
+
+def check(own: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+    """Raises ModelError, in one line, for tuned weights that do not fit a network whose `own` they are to replace.
+
+    Both without the prefix.
+    """
+    for name, tensor in new.items():
+        if not name.endswith(LORA):
+            wanted, found = own.get(name), tuple(tensor.shape)
+        else:
+            module = name.removesuffix(LORA[0]).removesuffix(LORA[1])
+            low, high = new.get(module + LORA[0]), new.get(module + LORA[1])
+            if low is None or high is None:
+                raise ModelError(f"the LoRA has one half only of its addition to {module}; is the file complete?")
+            wanted, found = own.get(f"{module}.weight"), (*high.shape[:1], *low.shape[1:])
+            if high.shape[1:2] != low.shape[:1] or high[0, 0].numel() != 1:
+                raise ModelError(f"the LoRA's addition to {module} does not fit together: {_shape(low)} and {_shape(high)}")
+        if wanted is None:
+            raise ModelError(f"these tuned weights are of another kind of model: this one has no {name}")
+        if tuple(wanted.shape) != found:
+            raise ModelError(
+                f"these tuned weights are of another model: {name} is for a weight of {_shape(found)}, this one's has "
+                f"{_shape(wanted)}"
+            )
+
+
+def _shape(of: Tensor | tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in (of.shape if isinstance(of, Tensor) else of))
 
 
 def _copy(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> UNet2DConditionModel:

@@ -1,0 +1,61 @@
+"""The card of what was learnt: what it is, on what model and under whose licence, and how it is put to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paintover.models.bundle import Bundle
+
+_LICENCE = ("license", "license_name", "license_link")  # as the hub's cards call them
+
+
+def card(
+    name: str, base: Bundle, about: Mapping[str, Any], *, whole: bool, lora: bool, words: Sequence[str], other: bool
+) -> str:
+    """A README.md in the hub's form for a folder of what was learnt on `base`. about: what else is known of the tuning."""
+    parts = [
+        *(["a whole model"] if whole else []),
+        *(["a LoRA"] if lora else []),
+        *([f"the learnt word{'s' if len(words) > 1 else ''} {', '.join(words)}"] if words else []),
+        *(["paintover's own paintover.safetensors"] if other else []),
+    ]
+    repository = base.name.split("@")[0]
+    licence = {key: base.card.data[key] for key in _LICENCE if base.card.data.get(key)}
+    front = {
+        # A folder's name means nothing on the hub.
+        **({"base_model": repository} if repository.count("/") == 1 and not repository.startswith((".", "/")) else {}),
+        **licence,
+        "library_name": "diffusers",
+        "tags": ["paintover", *(["lora"] if lora else []), *(["textual_inversion"] if words else [])],
+    }
+    head = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())  # JSON is YAML
+    rows = {"base model": base.name, "its fingerprint": base.fingerprint, **about}
+    rows["licence"] = f"that of the base model: {licence.get('license', 'see there; its card names none')}"
+    table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items() if value not in (None, ""))
+    what = " and ".join(parts)
+    return (
+        f"---\n{head}\n---\n# {name}\n\n"
+        f"{what[0].upper()}{what[1:]}, bent to a few pictures by paintover. What it makes resembles these pictures: "
+        f"share it only where you may share them.\n\n| | |\n|---|---|\n{table}\n\n## Use\n\n"
+        f"{_use(base, whole, lora, bool(words))}"
+    )
+
+
+def _use(base: Bundle, whole: bool, lora: bool, words: bool) -> str:
+    flag = "--model FOLDER" if whole else f"--model {base.name} --tuned FOLDER"
+    use = f'```bash\npaintover imagine "..." {flag} -o out.png\n```\n'
+    if base.description.encoder != "CLIPTextModel":  # diffusers has no pipeline for it
+        return use
+    steps = [f'pipe = DiffusionPipeline.from_pretrained("{"FOLDER" if whole else base.name.split("@")[0]}")']
+    steps += ['pipe.load_lora_weights("FOLDER")'] if lora else []
+    steps += ['pipe.load_textual_inversion("FOLDER")'] if words else []
+    code = "\n".join(["from diffusers import DiffusionPipeline", "", *steps])
+    return f"{use}\nFOLDER is this one. With diffusers alone:\n\n```python\n{code}\n```\n"
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,178 @@
+"""What a tuning learnt, in the files that diffusers loads anywhere: a LoRA, learnt words, or a whole model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from paintover.errors import ModelError, RequestError
+from paintover.models.files import PARTS, STEMS, files, read_json, weights
+from paintover.tuning import lora_file, word_file
+from paintover.tuning.card import card
+from paintover.tuning.weights import LORA, PREFIX, with_weights
+
+if TYPE_CHECKING:
+    from paintover.models.bundle import Bundle
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+WORD_FILE = "learned_embeds.safetensors"
+OTHER_FILE = "paintover.safetensors"
+_WORDS = "words."
+_OURS = {LORA_FILE, OTHER_FILE, "README.md", "model_index.json", "paintover.json", *PARTS}
+
+
+def write(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    base: Bundle,
+    about: Mapping[str, Any] | None = None,
+    *,
+    beside: Mapping[str, bytes] | None = None,
+    force: bool = False,
+) -> Path:
+    """Writes what was learnt (named as in `tuning.weights` and `tuning.words`) into a new folder, and returns it.
+
+    A LoRA becomes pytorch_lora_weights.safetensors (`pipe.load_lora_weights(folder)`); words become learned_embeds.safetensors
+    (`pipe.load_textual_inversion(folder)`), of several one file each; whole weights become a bundle, the parts that were not
+    tuned being linked or copied from `base`, which `--model FOLDER` and diffusers' `from_pretrained` load. What diffusers knows
+    nothing of (Imagic's target) goes into paintover.safetensors. A card, README.md, says what it is, `about` among it.
+    beside: further files of ours, by their names.
+
+    The folder is there whole or not at all. Raises RequestError where it exists (with `force`, only where it holds anything
+    else than this writes), ModelError for weights that do not fit `base`.
+    """
+    folder = Path(folder)
+    _check(folder, force, beside or {})
+    lora = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name.endswith(LORA)}
+    whole = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name not in lora}
+    words = {name.removeprefix(_WORDS): tensor for name, tensor in tensors.items() if name.startswith(_WORDS)}
+    other = {name: tensor for name, tensor in tensors.items() if not name.startswith((PREFIX, _WORDS))}
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
+    try:
+        if whole:
+            _bundle(part, with_weights(_unet(base), whole), base, folder.name)
+        if lora:
+            with_weights(_unet(base), lora)  # says what does not fit
+            lora_file.write(part / LORA_FILE, lora)
+        for n, (word, vectors_ND) in enumerate(words.items()):
+            word_file.write(part / (WORD_FILE if not n else f"learned_embeds_{n}.safetensors"), word, vectors_ND)
+        if other:
+            lora_file.save(part / OTHER_FILE, other)
+        text = card(folder.name, base, about or {}, whole=bool(whole), lora=bool(lora), words=list(words), other=bool(other))
+        (part / "README.md").write_text(text, encoding="utf-8")
+        for plain, data in (beside or {}).items():
+            (part / plain).write_bytes(data)
+        _put(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a folder that `write` wrote, or that diffusers' own scripts did, or of one such file.
+
+    CPU tensors; a LoRA's scale (alpha / rank) is in its B. Whether they fit a model shows when they are put in their places.
+    Raises ModelError, in one line, for what is nothing of this kind, or pickled, which is never opened.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _file(path)
+    if not path.is_dir():
+        raise ModelError(f"there is no {path}; expected a folder or a safetensors file of tuned weights or words")
+    found: dict[str, Tensor] = {}
+    if (path / "model_index.json").is_file() and (path / "unet").is_dir():
+        parts, _ = weights(path, "unet", STEMS["unet"])
+        found = {PREFIX + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
+    single = sorted(one for one in path.iterdir() if one.suffix == ".safetensors")
+    named = [one for one in single if one.name in (LORA_FILE, OTHER_FILE) or one.name.startswith("learned_embeds")]
+    # A file of another name is the one that is meant where it is the only one, as a folder of a download has it.
+    for one in named or (single if len(single) == 1 and not found else []):
+        found |= _file(one)
+    if not found:
+        pickles = sorted(one.name for one in path.iterdir() if one.suffix in lora_file.PICKLES)
+        if pickles:
+            raise ModelError(lora_file.refusal(path / pickles[0]))
+        raise ModelError(f"{path} holds no {LORA_FILE}, no {WORD_FILE} and no model; name the file that is meant")
+    return found
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    tensors, facts = lora_file.load(path)
+    if path.name == OTHER_FILE:
+        return tensors
+    if lora_file.is_lora(tensors):
+        return lora_file.named(tensors, facts, path)
+    return {_WORDS + word: vectors_ND for word, vectors_ND in word_file.named(tensors, path).items()}
+
+
+def _unet(base: Bundle) -> Any:
+    base.require("unet")
+    return base.denoiser
+
+
+def _bundle(part: Path, tuned: Any, base: Bundle, name: str) -> None:
+    """The base's folder with other weights in unet/: what is large is linked, if it lies on the same disk."""
+    tuned.unet.save_pretrained(part / "unet")
+    for file, path in files(base.folder).items():
+        of, _, plain = file.rpartition("/")
+        if (of and of != "unet" and path.suffix != ".safetensors") or (file == "paintover.json"):
+            (part / of).mkdir(exist_ok=True)
+            shutil.copyfile(path, part / of / plain)
+    for of in (of for of in PARTS if of != "unet" and (base.folder / of).is_dir()):
+        stored = sorted((base.folder / of).glob("*.safetensors"))
+        if stored and of in STEMS:
+            stored, variant = weights(base.folder, of, STEMS[of])
+            if variant is not None and len(stored) == 1:  # as its only edition it needs no name for it
+                _link(stored[0], part / of / f"{STEMS[of]}.safetensors")
+                continue
+        for one in stored:
+            _link(one, part / of / one.name)
+    index = read_json(base.folder, "model_index.json")
+    for of, entry in index.items():  # as with a bundle from the hub: parts that paintover never fetches
+        if isinstance(entry, list) and not (part / of).is_dir():
+            index[of] = [None, None]
+    if "safety_checker" in index:
+        index["requires_safety_checker"] = False
+    lora_file.write_json(part / "model_index.json", index)
+    if (part / "paintover.json").is_file():
+        lora_file.write_json(part / "paintover.json", {**read_json(part, "paintover.json"), "name": name})
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)  # resolved: a link out of the bundle would be refused
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check(folder: Path, force: bool, beside: Mapping[str, bytes]) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() and not force:
+        raise RequestError(f"{folder} exists already; choose another folder, or replace it with --force")
+    if folder.is_file():
+        raise RequestError(f"{folder} is a file; name a folder for what was learnt")
+    strangers = [one.name for one in folder.iterdir() if not (_ours(one.name) or one.name in beside)] if folder.is_dir() else []
+    if strangers:
+        raise RequestError(f"{folder} holds other things ({sorted(strangers)[0]}) and is not replaced; choose another folder")
+
+
+def _ours(name: str) -> bool:
+    return name in _OURS or (name.startswith("learned_embeds") and name.endswith(".safetensors"))
+
+
+def _put(part: Path, folder: Path) -> None:
+    """`part` in the place of `folder`; what was there goes last."""
+    old = part.with_suffix(".old")
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
