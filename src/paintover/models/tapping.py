@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paintover.errors import ModelError
 from paintover.models.taps import Kind, Part, Site, Taps
 
 
@@ -44,10 +45,16 @@ _one_at_a_time = threading.Lock()
 def tapped(unet: nn.Module, taps: Sequence[Taps | None], size_HW: tuple[int, int]) -> Iterator[None]:
     """Inside, a call of the UNet with latents of this size has its rows tapped, one of `taps` for each row.
 
-    The network is prepared when it is first tapped, and computes what it did before wherever nothing is.
+    The network is prepared when it is first tapped, and computes what it did before wherever nothing is. Raises ModelError
+    for a network that attends to words in no block of a transformer's (DeepFloyd IF's).
     """
     with _one_at_a_time:
         if unet not in _prepared:
+            if not any(name.endswith("attn2") for name, _ in unet.named_modules()):
+                raise ModelError(
+                    "this model's attentions cannot be looked into; use an editor that does not, or a model of the Stable "
+                    "Diffusion 1 or 2 family"
+                )
             _prepare(unet)
             _prepared.add(unet)
     token = _under_way.set(_Call(taps, size_HW))
