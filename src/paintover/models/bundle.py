@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 
 from paintover.errors import ModelError
 from paintover.models import hub, sd3
-from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, TinyCodec
+from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, SmallerCodec, TinyCodec
 from paintover.models.denoiser import Denoiser
 from paintover.models.description import NETWORKS, Card, Description, describe
 from paintover.models.files import STEMS, complete, fingerprint, read_json, signature, weights
@@ -25,6 +26,8 @@ from paintover.models.listing import BUILTIN, list_bundles
 from paintover.models.noise import alphas_cumprod
 from paintover.models.quiet import quiet
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
+from paintover.models.text_t5 import load_t5
+from paintover.models.upscaler import Upscaler
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Bundle:
     """Everything an editor needs of a model. `name` can be given to `load` again and means the same weights.
 
     tuned: the digest of what the networks were bent by since they were loaded (`tuning.apply`); None: they are as loaded.
+    upscaler: of a cascade, its second stage; denoiser and codec are of the first.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Bundle:
     text: TextEncoder
     description: Description
     tuned: str | None = None
+    upscaler: Upscaler | None = None
 
     @property
     def folder(self) -> Path:
@@ -71,7 +76,8 @@ class Bundle:
     @property
     def multiple(self) -> int:
         """What a picture's height and width in pixels must be multiples of."""
-        return self.codec.factor * self.denoiser.multiple
+        own = self.codec.factor * self.denoiser.multiple
+        return own if self.upscaler is None else math.lcm(own, self.upscaler.denoiser.multiple)
 
     @property
     def most(self) -> int | None:
@@ -152,16 +158,19 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
     part = "unet" if description.unet else "transformer"
     denoiser: Denoiser | FlowDenoiser
     text: TextEncoder
+    upscaler: Upscaler | None = None
     try:
         with quiet():
             codec = _load_codec(description, device)
             if description.unet:
                 denoiser = _load_denoiser(description, codec.scale, device, dtype)
+                part = "upscaler"
+                upscaler = _load_upscaler(description, device, dtype)
             else:
                 denoiser = sd3.load_denoiser(description, device, dtype)
             part = "text_encoder"
             if description.unet:
-                text = _load_text(description, device)
+                text = _load_text(description, device, dtype)
             else:
                 text = sd3.load_text(description, denoiser.text_width, device, dtype)
     except (ModelError, ImportError):
@@ -176,28 +185,51 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
             f"bundle {name} does not fit together: text width {text.width} (pooled {text.pooled_width}), denoiser "
             f"{denoiser.text_width} (pooled {denoiser.pooled_width})"
         )
-    return Bundle(name, denoiser, codec, text, description)
+    if upscaler is not None and (upscaler.denoiser.channels, upscaler.denoiser.text_width) != (codec.channels, text.width):
+        raise ModelError(
+            f"the stages of bundle {name} do not fit together: the second has {upscaler.denoiser.channels} channels and text "
+            f"width {upscaler.denoiser.text_width}, the first {codec.channels} and {text.width}"
+        )
+    return Bundle(name, denoiser, codec, text, description, upscaler=upscaler)
 
 
 def _load_denoiser(description: Description, scale: float, device: torch.device, dtype: torch.dtype) -> Denoiser:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from safetensors.torch import load_file
-
-    folder = description.folder
-    paths, _ = weights(folder, "unet", STEMS["unet"])
-    # Built without memory and filled from the file: no time is lost on random weights, and nothing may be missing.
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(read_json(folder, "unet/config.json"))
-    state = {key: value for path in paths for key, value in load_file(path, device=str(device)).items()}
-    unet.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
-    unet.eval().requires_grad_(False)
-    keep_text(unet)
+    unet = _load_unet(description.folder, "unet", device, dtype)
     abar = alphas_cumprod(description.scheduler_config)
     return Denoiser(unet, description.prediction, abar, codec_scale=scale)  # type: ignore[arg-type]
 
 
+def _load_upscaler(description: Description, device: torch.device, dtype: torch.dtype) -> Upscaler | None:
+    about = description.upscaling
+    if about is None:
+        return None
+    unet = _load_unet(description.folder, "upscaler/unet", device, dtype)
+    denoiser = Denoiser(unet, about.prediction, alphas_cumprod(about.scheduler_config))  # type: ignore[arg-type]
+    codec = PixelUnshuffleCodec(factor=1, scale=1.0).to(device)
+    return Upscaler(denoiser, codec, about, alphas_cumprod(about.noising_config).float().to(device))
+
+
+def _load_unet(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> Any:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from safetensors.torch import load_file
+
+    paths, _ = weights(folder, part, STEMS[part])
+    # Built without memory and filled from the file: no time is lost on random weights, and nothing may be missing.
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(read_json(folder, f"{part}/config.json"))
+    state = {key: value for path in paths for key, value in load_file(path, device=str(device)).items()}
+    unet.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
+    unet.eval().requires_grad_(False)
+    keep_text(unet)
+    return unet
+
+
 def _load_codec(description: Description, device: torch.device) -> Codec:
     folder = description.folder
+    if description.upscaling is not None:
+        return SmallerCodec(description.upscaling.factor, device)
+    if description.codec == "PixelUnshuffleCodec" and not (folder / "codec").is_dir():
+        return PixelUnshuffleCodec(factor=1, scale=1.0).to(device)
     if description.codec == "PixelUnshuffleCodec":
         return PixelUnshuffleCodec.load(folder / "codec").to(device)
     if description.codec == "LinearCodec":
@@ -225,7 +257,7 @@ def _load_codec(description: Description, device: torch.device) -> Codec:
     return KLCodec(vae.to(device))
 
 
-def _load_text(description: Description, device: torch.device) -> TextEncoder:
+def _load_text(description: Description, device: torch.device, dtype: torch.dtype) -> TextEncoder:
     folder = description.folder
     _, variant = weights(folder, "text_encoder", STEMS["text_encoder"])
     options = {
@@ -244,6 +276,8 @@ def _load_text(description: Description, device: torch.device) -> TextEncoder:
         complete(info, "text_encoder")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
         return SentenceText(bert.to(device), tokenizer, **description.text)
+    if description.encoder == "T5EncoderModel":
+        return load_t5(description, options, device, dtype)
     from transformers.models.clip.modeling_clip import CLIPTextModel
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 

@@ -1,4 +1,4 @@
-"""Pixels to latents and back: four codecs that look the same to a path."""
+"""Pixels to latents and back: five codecs that look the same to a path."""
 
 from __future__ import annotations
 
@@ -110,6 +110,26 @@ class PixelUnshuffleCodec(nn.Module):
     @classmethod
     def load(cls, folder: str | Path) -> PixelUnshuffleCodec:
         return cls(**_read_config(folder))
+
+
+class SmallerCodec:
+    """The first stage of a cascade: its latents are the pixels of a picture `factor` times smaller on each side."""
+
+    scale = 1.0
+    channels = 3
+
+    def __init__(self, factor: int, device: torch.device) -> None:
+        self.factor, self.device = factor, device
+
+    def encode(self, pixels_BCHW: Tensor) -> Tensor:
+        pixels_BCHW = _checked(pixels_BCHW, self.factor).to(self.device)
+        size_HW = pixels_BCHW.shape[2] // self.factor, pixels_BCHW.shape[3] // self.factor
+        return functional.interpolate(pixels_BCHW, size_HW, mode="bicubic", antialias=True).clamp(-1, 1)
+
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Merely larger: what it shows in detail, the second stage paints."""
+        latents_BCHW = latents_BCHW.to(self.device, torch.float32)
+        return functional.interpolate(latents_BCHW, scale_factor=self.factor, mode="bicubic")
 
 
 class LinearCodec(nn.Module):

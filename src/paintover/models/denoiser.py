@@ -29,11 +29,14 @@ class Denoiser:
     - "blend": the change and, in G more channels, how much of the source it hides: see `clean`.
 
     A UNet with 2C input channels and C output channels is also fed the source's latents (InstructPix2Pix's convention:
-    unscaled), or zeros when there is no source.
+    unscaled), or zeros when there is no source. Where it has C more outputs, they are the variance that it learnt (DeepFloyd
+    IF), which no walk here asks for. A UNet with class_embed_type "timestep" is the second stage of a cascade: its source is
+    the noised picture to be made larger, and pooled_B1 says how noisy that is, as a timestep.
 
     Attributes: `channels` C of the latents; `multiple`, what the latents' height and width must be multiples of to come
-    through the UNet's down- and upsampling unchanged; `takes_image`; `pooled_width`, None when the UNet takes no pooled
-    text vector; `text_width`, the width D of the tokens; `alphas_cumprod` float32 of length T.
+    through the UNet's down- and upsampling unchanged; `takes_image`; `enlarges`, whether it is a second stage;
+    `pooled_width`, None when the UNet takes no pooled vector; `text_width`, the width D of the tokens; `alphas_cumprod`
+    float32 of length T.
     """
 
     def __init__(
@@ -46,7 +49,14 @@ class Denoiser:
         config = unet.config
         if prediction not in get_args(Prediction):
             raise ModelError(f"prediction {prediction!r} is unknown; use one of {', '.join(get_args(Prediction))}")
-        channels = config.in_channels // 2 if prediction == "blend" else config.out_channels
+        if config.class_embed_type not in (None, "projection", "timestep") or config.addition_embed_type not in (None, "text"):
+            raise ModelError(
+                "a UNet with class_embed_type "
+                f"{config.class_embed_type!r} and addition_embed_type {config.addition_embed_type!r} is not supported; "
+                "use a model of the Stable Diffusion 1 or 2 family, or of DeepFloyd IF's"
+            )
+        enlarges = config.class_embed_type == "timestep"
+        channels = latent_channels(config.in_channels, config.out_channels, enlarges, prediction)
         hiding = config.out_channels - channels
         if prediction == "blend" and (hiding < 1 or channels % hiding):
             raise ModelError(
@@ -58,12 +68,6 @@ class Denoiser:
                 f"a UNet with {config.in_channels} input and {config.out_channels} output channels is not supported; "
                 f"the input needs {config.out_channels} (text to image) or {2 * config.out_channels} (instruction editing)"
             )
-        if config.class_embed_type not in (None, "projection") or config.addition_embed_type is not None:
-            raise ModelError(
-                "a UNet with class_embed_type "
-                f"{config.class_embed_type!r} and addition_embed_type {config.addition_embed_type!r} is not supported; "
-                "use a model of the Stable Diffusion 1 or 2 family"
-            )
         self.unet = unet
         self.prediction = prediction
         self.alphas_cumprod = alphas_cumprod.detach().float().to(unet.device)
@@ -71,10 +75,10 @@ class Denoiser:
         self.channels: int = channels
         self.takes_image: bool = config.in_channels == 2 * channels
         self.multiple: int = 2 ** (len(config.down_block_types) - 1)
-        self.text_width: int = config.cross_attention_dim
-        self.pooled_width: int | None = (
-            config.projection_class_embeddings_input_dim if config.class_embed_type == "projection" else None
-        )
+        self.enlarges = enlarges
+        self.text_width: int = config.encoder_hid_dim or config.cross_attention_dim
+        pooled = {"projection": config.projection_class_embeddings_input_dim, "timestep": 1}
+        self.pooled_width: int | None = pooled.get(config.class_embed_type)
 
     # Of one weight: diffusers' own properties walk through all modules, which took 5 % of a small network's step.
     @property
@@ -116,7 +120,8 @@ class Denoiser:
     ) -> Tensor:
         """What the network itself says, as float32: the quantity named by `prediction`. Training compares this."""
         if self.pooled_width is not None and pooled_BD is None:
-            raise ModelError(f"this denoiser needs a pooled text vector of width {self.pooled_width}; none was given")
+            what = "the noise level of its source" if self.enlarges else f"a pooled text vector of width {self.pooled_width}"
+            raise ModelError(f"this denoiser needs {what}; none was given")
         if image_BCHW is not None and not self.takes_image:
             raise ModelError(
                 "this denoiser was given a source picture but has no channels for one; use a bundle that can 'instruct'"
@@ -126,21 +131,30 @@ class Denoiser:
         if self.takes_image:
             source_BCHW = torch.zeros_like(sample_BCHW) if image_BCHW is None else image_BCHW.to(device, dtype)
             sample_BCHW = torch.cat([sample_BCHW, source_BCHW], dim=1)
-        labels_BD = pooled_BD.to(device, dtype) if self.pooled_width is not None and pooled_BD is not None else None
-        answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), class_labels=labels_BD, return_dict=False)
+        labels = None
+        if self.pooled_width is not None and pooled_BD is not None:
+            labels = pooled_BD[:, 0].to(device) if self.enlarges else pooled_BD.to(device, dtype)
+        answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), class_labels=labels, return_dict=False)
         return answer[0].float()
 
     def to_noise(self, output_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, image_BCHW: Tensor | None = None) -> Tensor:
         """Turns the network's `output_BCHW` at (x_BCHW, t_B) into eps_BCHW; all float32."""
         if self.prediction == "epsilon":
-            return output_BCHW
+            return output_BCHW[:, : self.channels]
         a_B111 = self.alphas_cumprod[t_B.to(self.device)].view(-1, 1, 1, 1)
         if self.prediction == "v_prediction":
-            return a_B111.sqrt() * output_BCHW + (1 - a_B111).sqrt() * x_BCHW
+            return a_B111.sqrt() * output_BCHW[:, : self.channels] + (1 - a_B111).sqrt() * x_BCHW
         x0_BCHW = output_BCHW[:, : self.channels]
         if self.prediction in ("change", "blend") and image_BCHW is not None:
             x0_BCHW = clean(output_BCHW, self.codec_scale * image_BCHW.to(self.device, torch.float32))
         return (x_BCHW - a_B111.sqrt() * x0_BCHW) / (1 - a_B111).sqrt()
+
+
+def latent_channels(inputs: int, outputs: int, enlarges: bool, prediction: str) -> int:
+    """C of the latents that a UNet of so many channels denoises: see `Denoiser`."""
+    if enlarges or prediction == "blend":
+        return inputs // 2
+    return inputs if outputs == 2 * inputs else outputs
 
 
 def clean(output_BDHW: Tensor, source_BCHW: Tensor) -> Tensor:

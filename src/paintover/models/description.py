@@ -13,7 +13,7 @@ from paintover.models.files import PARTS, files, read_json
 
 _PREDICTIONS = ("epsilon", "v_prediction", "sample", "change", "blend")
 _CODECS = ("AutoencoderKL", "AutoencoderTiny", "PixelUnshuffleCodec", "LinearCodec")
-_TEXTS = ("CLIPTextModel", "BertModel")
+_TEXTS = ("CLIPTextModel", "BertModel", "T5EncoderModel")
 _SD3_TEXTS = {
     "text_encoder": "CLIPTextModelWithProjection",
     "text_encoder_2": "CLIPTextModelWithProjection",
@@ -39,13 +39,29 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Upscaling:
+    """What a cascade's second stage says of itself: subfolder upscaler/, in the layout of DeepFloyd IF's stage II.
+
+    factor: how many times larger, on each side, it makes a picture. `scheduler_config` is of its walk, `noising_config` of the
+    noise that its source is given, up to timestep `noise_level`. `guidance`: of its caption.
+    """
+
+    factor: int
+    prediction: str
+    scheduler_config: Mapping[str, Any]
+    noising_config: Mapping[str, Any]
+    noise_level: int = 250
+    guidance: float = 4.0
+
+
+@dataclass(frozen=True)
 class Description:
     """What can be known of a bundle without its weights.
 
     `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says).
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
     editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names. `weighty`: the
-    folders that must hold weights; `tokenizers`: those of the tokenizers.
+    folders that must hold weights; `tokenizers`: those of the tokenizers. `upscaling`: of a cascade, its second stage.
     """
 
     name: str
@@ -60,6 +76,7 @@ class Description:
     scheduler_config: Mapping[str, Any]
     card: Card
     weighty: tuple[str, ...]
+    upscaling: Upscaling | None = None
 
     @property
     def unet(self) -> bool:
@@ -85,8 +102,13 @@ def describe(folder: Path, name: str) -> Description:
         if (part in PARTS or part == "_class_name") and isinstance(entry, list) and entry[:1] not in _LIBRARIES:
             raise ModelError(f"bundle {name} asks for its own code for {part}: {str(entry)[:80]}; a bundle's code is never run")
     flow = "transformer" in index and not (folder / "unet").is_dir()
-    place = "codec" if (folder / "codec").is_dir() else "vae"
-    codec = _config(folder, f"{place}/config.json", _CODECS, name)
+    place = next((part for part in ("codec", "vae") if (folder / part).is_dir()), None)
+    pixels = place is None and "vae" not in index and not flow  # DeepFloyd IF's layout
+    codec: dict[str, Any] = (
+        {"_class_name": "PixelUnshuffleCodec", "factor": 1}
+        if pixels
+        else _config(folder, f"{place or 'vae'}/config.json", _CODECS, name)
+    )
     if flow:
         network = _config(folder, "transformer/config.json", ("SD3Transformer2DModel",), name)
         # The T5 is optional: without it model_index.json says null.
@@ -101,6 +123,11 @@ def describe(folder: Path, name: str) -> Description:
     own = read_json(folder, "paintover.json") if (folder / "paintover.json").is_file() else {}
     if own and own.get("format") != 1:
         raise ModelError(f"paintover.json of bundle {name} has format {own.get('format')!r}; this edition reads format 1")
+    upscaling = None
+    if pixels and (folder / "upscaler").is_dir():
+        upscaling = _upscaling(folder, network, own, name)
+        weighty.append("upscaler/unet")
+        codec = {"_class_name": "SmallerCodec", "factor": upscaling.factor}
     prediction, inferred = ("velocity", ["text-to-image"]) if flow else _predicts(network, scheduler, own, name)
     blocks = codec.get("block_out_channels") or codec.get("encoder_block_out_channels") or ()
     factor = codec.get("factor") or 2 ** max(len(blocks) - 1, 0)
@@ -119,6 +146,7 @@ def describe(folder: Path, name: str) -> Description:
             scheduler_config=scheduler,
             card=_card(folder),
             weighty=tuple(weighty),
+            upscaling=upscaling,
         )
     except (TypeError, ValueError) as error:
         raise ModelError(f"the settings of bundle {name} are malformed: {error}") from None
@@ -129,13 +157,45 @@ def _predicts(unet: dict[str, Any], scheduler: dict[str, Any], own: dict[str, An
     prediction = own.get("prediction", scheduler.get("prediction_type", "epsilon"))
     if prediction not in _PREDICTIONS:
         raise ModelError(f"bundle {name} predicts {prediction!r}; supported are {', '.join(_PREDICTIONS)}")
+    if unet.get("class_embed_type") == "timestep":
+        raise ModelError(
+            f"bundle {name} makes pictures larger, and none from words alone; put it into the folder of a first stage, as "
+            "upscaler/, and name that folder"
+        )
     channels, inputs = unet.get("out_channels", 4), unet.get("in_channels", 4)
     if prediction == "blend":  # more channels out than latents have
         channels = inputs // 2
+    elif channels == 2 * inputs:  # the learnt variance is half of them
+        channels = inputs
     inferred = {channels: ["text-to-image"], 2 * channels: ["instruct"]}.get(inputs)
     if inferred is None:
         raise ModelError(f"the UNet of bundle {name} takes {inputs} channels; supported are {channels} and {2 * channels}")
     return prediction, inferred
+
+
+def _upscaling(folder: Path, base: dict[str, Any], own: dict[str, Any], name: str) -> Upscaling:
+    unet = _config(folder, "upscaler/unet/config.json", ("UNet2DConditionModel",), name)
+    scheduler = read_json(folder, "upscaler/scheduler/scheduler_config.json")
+    noising = read_json(folder, "upscaler/image_noising_scheduler/scheduler_config.json")
+    if unet.get("class_embed_type") != "timestep" or unet.get("in_channels") != 2 * base.get("in_channels", 0):
+        raise ModelError(f"upscaler/ of bundle {name} does not make its pictures larger; put DeepFloyd IF's stage II there")
+    large, small = unet.get("sample_size"), base.get("sample_size")
+    if not isinstance(large, int) or not isinstance(small, int) or not 0 < small < large or large % small:
+        raise ModelError(
+            f"the stages of bundle {name} have sample_size {small} and {large}; expected a multiple of the first's"
+        )
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise ModelError(f"upscaler/ of bundle {name} predicts {prediction!r}; supported are epsilon, v_prediction, sample")
+    try:
+        said = dict(own.get("upscaler", {}))
+        level = int(said.get("noise_level", Upscaling.noise_level))
+        guidance = float(said.get("guidance", Upscaling.guidance))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the upscaler's settings in paintover.json of bundle {name} are malformed: {error}") from None
+    if not 0 <= level < noising.get("num_train_timesteps", 1000):
+        raise ModelError(f"noise_level in paintover.json of bundle {name} is {level}; expected a timestep, 0 to 999")
+    return Upscaling(large // small, prediction, scheduler, noising, level, guidance)
 
 
 def _config(folder: Path, file: str, classes: tuple[str, ...], name: str) -> dict[str, Any]:

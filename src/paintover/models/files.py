@@ -17,10 +17,11 @@ from paintover.errors import ModelError
 PARTS = (
     *("unet", "transformer", "vae", "codec", "scheduler"),
     *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
+    *("upscaler", "upscaler/unet", "upscaler/scheduler", "upscaler/image_noising_scheduler"),  # a second stage
 )
 # What the weights are called in each part that has some.
 STEMS = {
-    **dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model"),
+    **dict.fromkeys(("unet", "transformer", "vae", "upscaler/unet"), "diffusion_pytorch_model"),
     **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3"), "model"),
 }
 _READ = (".json", ".txt", ".safetensors")

@@ -59,7 +59,7 @@ def choose(names: list[str], bundle: str) -> list[str]:
     if "model_index.json" not in chosen:
         raise ModelError(f"{bundle} on the hub has no model_index.json: it is no bundle in the diffusers layout")
     for part in PARTS:
-        inside = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
+        inside = [name for name in names if name.rpartition("/")[0] == part]
         chosen += [name for name in inside if name.endswith((".json", ".txt")) and ".index." not in name]
         stored = [name for name in inside if name.endswith(".safetensors") or ".safetensors.index." in name]
         stem = STEMS.get(part)

@@ -118,16 +118,16 @@ class SentenceText:
         return sum(self.tokenizer.encode(text).attention_mask) - 2
 
     def rare(self) -> Iterator[str]:
-        return (word for word in _rarest_first(self.tokenizer.get_vocab()) if self.count(word) == 1)
+        return (word for word in rarest_first(self.tokenizer.get_vocab()) if self.count(word) == 1)
 
 
 def rare_of_clip(tokenizer: CLIPTokenizer) -> Iterator[str]:
     """`TextEncoder.rare` of a vocabulary of CLIP's, whose pieces say where a word ends."""
     ends = {piece.removesuffix("</w>"): i for piece, i in tokenizer.get_vocab().items() if piece.endswith("</w>")}
-    return (word for word in _rarest_first(ends) if len(tokenizer(word)["input_ids"]) == 3)
+    return (word for word in rarest_first(ends) if len(tokenizer(word)["input_ids"]) == 3)
 
 
-def _rarest_first(vocabulary: Mapping[str, int]) -> list[str]:
+def rarest_first(vocabulary: Mapping[str, int]) -> list[str]:
     """Words of letters, those without a vowel first (they are hardly names of anything), then as vocabularies are sorted: from
     what is frequent to what is rare."""
     words = [word for word in vocabulary if re.fullmatch("[a-z]+", word)]

@@ -12,7 +12,7 @@ from paintover.errors import ModelError
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.quiet import quiet
 
-Kind = Literal["instruct", "text-to-image", "builtin", "flow"]
+Kind = Literal["instruct", "text-to-image", "builtin", "flow", "cascade"]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 
@@ -22,8 +22,9 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
     "instruct" and "text-to-image" are Stable Diffusion in small (epsilon, AutoencoderKL, CLIP; 64 x 64 pixels): vanilla
     diffusers loads them as StableDiffusionInstructPix2PixPipeline and StableDiffusionPipeline. "builtin" is the built-in
     model in small: a sentence encoder, pixel-unshuffle latents, a UNet that predicts the change and can do both. "flow" is
-    Stable Diffusion 3 in small (rectified flow, 16 channels, two CLIPs and a T5): StableDiffusion3Pipeline loads it.
-    Raises ModelError for another kind.
+    Stable Diffusion 3 in small (rectified flow, 16 channels, two CLIPs and a T5): StableDiffusion3Pipeline loads it. "cascade"
+    is DeepFloyd IF in small (pixels of 8 x 8 and then of 32 x 32, T5): IFPipeline loads it, and IFSuperResolutionPipeline
+    its upscaler/. Raises ModelError for another kind.
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind {kind!r} of tiny bundle; use one of {', '.join(get_args(Kind))}")
@@ -35,6 +36,8 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
             _builtin(folder)
         elif kind == "flow":
             _stable_diffusion_3(folder)
+        elif kind == "cascade":
+            _deepfloyd_if(folder)
         else:
             _stable_diffusion(folder, kind)
     return folder
@@ -74,9 +77,6 @@ def _stable_diffusion_3(folder: Path) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
     from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
-    from transformers.models.t5.configuration_t5 import T5Config
-    from transformers.models.t5.modeling_t5 import T5EncoderModel
-    from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
     SD3Transformer2DModel(
         sample_size=8,
@@ -104,13 +104,7 @@ def _stable_diffusion_3(folder: Path) -> None:
     for number, width in (("", 32), ("_2", 24)):
         _clip_tokenizer(folder / f"tokenizer{number}")
         CLIPTextModelWithProjection(_clip_config(width)).save_pretrained(folder / f"text_encoder{number}")
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -2.0), *((char, -3.0) for char in _PRINTABLE)]
-    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
-    tokenizer.save_pretrained(folder / "tokenizer_3")
-    config = T5Config(
-        vocab_size=len(pieces), d_model=72, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
-    )
-    T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
+    _t5(folder, "_3", width=72)
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
     (folder / "scheduler").mkdir(exist_ok=True)
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -127,6 +121,82 @@ def _stable_diffusion_3(folder: Path) -> None:
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     }
     _write(folder / "model_index.json", index)
+
+
+def _deepfloyd_if(folder: Path) -> None:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    common = {
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "out_channels": 6,
+        "cross_attention_dim": 32,
+        "cross_attention_norm": "group_norm",
+        "encoder_hid_dim": 24,
+        "encoder_hid_dim_type": "text_proj",
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 2,
+        "attention_head_dim": 8,
+        "resnet_time_scale_shift": "scale_shift",
+        "resnet_skip_time_act": True,
+        "act_fn": "gelu",
+        "time_embedding_act_fn": "gelu",
+        "only_cross_attention": False,
+    }
+    upscaler = folder / "upscaler"
+    UNet2DConditionModel(sample_size=8, in_channels=3, **common).save_pretrained(folder / "unet")
+    larger = UNet2DConditionModel(sample_size=32, in_channels=6, class_embed_type="timestep", **common)
+    larger.save_pretrained(upscaler / "unet")
+    _t5(folder, "", width=24, words="bcdfghjklmnpqrstvwxz")
+    index: dict[str, Any] = {
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "watermarker": [None, None],
+        "requires_safety_checker": False,
+    }
+    _write(folder / "model_index.json", {"_class_name": "IFPipeline", **index})
+    index |= {"text_encoder": [None, None], "tokenizer": [None, None]}
+    index["image_noising_scheduler"] = ["diffusers", "DDPMScheduler"]
+    _write(upscaler / "model_index.json", {"_class_name": "IFSuperResolutionPipeline", **index})
+    cosine = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
+    walked = {
+        **cosine,
+        "prediction_type": "epsilon",
+        "variance_type": "learned_range",
+        "clip_sample": True,
+        "thresholding": True,
+        "dynamic_thresholding_ratio": 0.95,
+    }
+    for part, config in (
+        (folder / "scheduler", {**walked, "sample_max_value": 1.5}),
+        (upscaler / "scheduler", {**walked, "sample_max_value": 1.0}),
+        (upscaler / "image_noising_scheduler", cosine),
+    ):
+        part.mkdir(exist_ok=True)
+        _write(part / "scheduler_config.json", config)
+
+
+def _t5(folder: Path, number: str, width: int, words: str = "") -> None:
+    """words: letters that are one token where they stand alone."""
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+    from transformers.models.t5.tokenization_t5 import T5Tokenizer
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -2.0), *((char, -3.0) for char in _PRINTABLE)]
+    pieces += [(f"\u2581{letter}", -4.0) for letter in words]
+    T5Tokenizer(vocab=pieces, extra_ids=0).save_pretrained(folder / f"tokenizer{number}")
+    config = T5Config(
+        vocab_size=len(pieces), d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    T5EncoderModel(config).save_pretrained(folder / f"text_encoder{number}")
 
 
 def _builtin(folder: Path) -> None:
