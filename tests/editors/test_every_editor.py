@@ -35,7 +35,8 @@ def latents(
     source = None if made or editor.picture == "never" else noise(3, shape) * 0.7
     prompt = "a pig" if editor.takes_source_prompt else None
     request = request_for(instruction=words, source_prompt=prompt, editor=name, seed=1, steps=steps)
-    context = Context(bundle, request, editor.Knobs(**{**brief(name), **knobs}), shape, source)
+    settled = editor.settled(editor.Knobs(**{**brief(name), **knobs}), bundle)
+    context = Context(bundle, request, settled, shape, source)
     editor.check(context)
     engine = Engine(bundle.denoiser)
     prepared = engine.result(engine.add(editor.prepare(context)))

@@ -39,6 +39,7 @@ EVALUATIONS = {
     "imagine": 2 * STEPS,
     "imagic": 2 * STEPS,  # and that of unitune and textual-inversion: tuning asks the denoiser itself
     "textual-inversion": 2 * 8,  # the last 8 steps
+    "dreambooth": 2 * STEPS,  # without a class word no class pictures are made
     "unitune": 2 * 9,  # the last 9 steps; tuning asks the denoiser itself
 }
 # Knobs that matter only beside others: (editor, knob): what they are tried with.
@@ -50,6 +51,8 @@ BESIDE: dict[tuple[str, str], dict] = {
     ("prompt-to-prompt", "threshold"): {"blend": "cow/sheep"},
     ("masactrl", "threshold"): {"subject": "cow/sheep"},
     ("unitune", "interpolation"): {"strength": 0.1},  # a picture that is changed everywhere is not interpolated
+    ("dreambooth", "class_pictures"): {"class_word": "cow"},
+    ("dreambooth", "prior_weight"): {"class_word": "cow"},
     ("mdp-latent", "t_max"): {"t_m": 10, "schedule": "linear"},  # with a share of 1 only the end of the window matters
 }
 # Of the editors that walk beside their source: what matters to one inversion only is tried with that one, and by one of them,
@@ -117,7 +120,7 @@ def test_is_deterministic_and_listens(name, order, monkeypatch, tmp_path):
     assert not np.array_equal(edit_one(order(name, "a cow", preserve=False)).rgb_HWC, first)
 
 
-@pytest.mark.parametrize("name", ["instruct", "sdedit", "imagine", "imagic", "textual-inversion"])
+@pytest.mark.parametrize("name", ["instruct", "sdedit", "imagine", "imagic", "textual-inversion", "dreambooth"])
 def test_another_seed_gives_another_picture(name, order):
     pictures = [edit_one(order(name, seed=seed, preserve=False)).rgb_HWC for seed in (0, 1)]
     assert not np.array_equal(*pictures)
@@ -313,9 +316,10 @@ def test_sdedit_of_less_than_one_step_is_refused(strength, order):
 
 @EVERY
 def test_words_that_are_not_read_to_their_end_are_told(name, order):
-    source = {"source_prompt": "a field"} if name == "prompt-to-prompt" else {}  # it tells that it wants one
-    assert edit_one(order(name, "a cow", **source)).record["warnings"] == []
-    [warning] = edit_one(order(name, "a cow " * 200, **source)).record["warnings"]
+    # prompt-to-prompt tells that it wants a source prompt; unitune, that random weights leave nothing to interpolate.
+    fields = {"prompt-to-prompt": {"source_prompt": "a field"}, "unitune": {"knobs": {"interpolation": 0.0}}}.get(name, {})
+    assert edit_one(order(name, "a cow", **fields)).record["warnings"] == []
+    [warning] = edit_one(order(name, "a cow " * 200, **fields)).record["warnings"]
     assert registry.get(name).told in warning
     assert "tokens" in warning
 

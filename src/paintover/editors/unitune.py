@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from paintover.editors import window
+from paintover.editors.dial import dial
 from paintover.editors.editor import Context
 from paintover.editors.tuned import Tuned, TuningKnobs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from paintover.models.bundle import Bundle
+    from paintover.path.guidance import Guided
     from paintover.path.predict import Path, Preparation
+
+_USUAL = 7.5  # guidance, where the bundle recommends none for pictures made from words
 
 
 class UniTuneTuning(TuningKnobs):
@@ -24,27 +30,84 @@ class UniTuneTuning(TuningKnobs):
 
 
 class UniTuneKnobs(UniTuneTuning):
-    guidance: float = Field(7.5, ge=-50, le=50, description="how strongly the caption is followed (1: no guidance)")
-    strength: float = Field(0.9, ge=0, le=1, description="late start: how far the picture is noised (1: nothing is left)")
+    fidelity: float = Field(
+        0.5, ge=0, le=1, description="the dial: 0 as the words say, 1 as the picture is; sets the next four"
+    )
+    guidance: float | None = Field(None, ge=-50, le=50, examples=[3.0], description="how strongly the caption is followed")
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        examples=[0.4],
+        description="late start: how far the picture is noised (0: the picture, 1: nothing of it)",
+    )
+    interpolation: float | None = Field(
+        None, ge=0, le=1, examples=[0.0], description="how much of the source comes back where the edit changed little (0: off)"
+    )
+    share: float | None = Field(
+        None, ge=0, le=1, examples=[0.3], description="how much of the tuning is used (0: the untuned model)"
+    )
+    negative_prompt: str = Field("", max_length=2000, description="what to steer away from")
 
 
 class UniTune(Tuned[UniTuneKnobs]):
     """Tuned on copies of the one picture told the rare word alone, then SDEdit's late start, told "[rare word] caption".
 
-    Valevski et al. 2023; methods.md E. min over weights of E | eps - eps_theta(x_t, t, c_rare) |^2, by Adafactor.
+    Valevski et al. 2023; methods.md E. min over weights of E | eps - eps_theta(x_t, t, c_rare) |^2, by Adafactor. With a source
+    prompt it is guided away from that ("[rare word] source prompt", prompt guidance) and not from the negative prompt. What
+    the edit changed little is interpolated with the source: in the native pixels, or, where those are not preserved, in the
+    latents. A mask of the user's takes the place of the one that is found.
     """
 
     name = "unitune"
     summary = 'Tune the model on the picture once, then describe what you want: "a cow in the snow". Slow first, then quick.'
     paper = "UniTune (Valevski et al. 2023)"
     steps = 50
+    confined = True
+    takes_source_prompt = True
     Tuning = UniTuneTuning
     Knobs = UniTuneKnobs
 
+    def settled(self, knobs: UniTuneKnobs, bundle: Bundle) -> UniTuneKnobs:
+        from paintover.tuning import rare
+
+        usual: Any = bundle.defaults.get("imagine", {}).get("guidance", _USUAL)
+        by_default = dial(knobs.fidelity, usual)._asdict() | {"rate": _rate(knobs, bundle)}
+        update = {name: value for name, value in by_default.items() if getattr(knobs, name) is None}
+        return knobs.model_copy(update=update | {"rare_token": knobs.rare_token or rare.choose(bundle.text)})
+
     def rate(self, context: Context[UniTuneKnobs]) -> float:
-        if context.knobs.rate is not None:
-            return context.knobs.rate
-        return 1e-4 if context.knobs.tune == "lora" else 1e-5
+        return context.knobs.rate or _rate(context.knobs, context.bundle)
+
+    def word(self, context: Context[UniTuneKnobs]) -> str:
+        from paintover.tuning import rare
+
+        return context.knobs.rare_token or rare.choose(context.bundle.text)
+
+    def check(self, context: Context[UniTuneKnobs]) -> None:
+        from paintover.tuning import rare
+
+        knobs: Any = context.knobs
+        if knobs.strength > 0:  # 0 asks for no edit, in as many words
+            window.check_strength(knobs.strength, context.steps)
+        request = context.request
+        rare.check(
+            context.bundle.text,
+            self.word(context),
+            {"caption": request.instruction, "source prompt": request.source_prompt or ""},
+        )
+
+    def notes(self, context: Context[UniTuneKnobs]) -> list[str]:
+        notes, knobs, request, text = super().notes(context), context.knobs, context.request, context.bundle.text
+        if text.cuts(f"{self.word(context)} {request.instruction}") and not text.cuts(request.instruction):
+            notes.append("the caption fills what the model reads with its rare word; its end has no effect")
+        if knobs.negative_prompt and (request.source_prompt or "").strip() and knobs.guidance != 1:
+            notes.append("the negative prompt has no effect beside a source prompt, which the edit is steered away from")
+        if knobs.strength == 0:
+            notes.append("strength 0 is the picture itself; use more for an edit")
+        if knobs.share == 0:
+            notes.append("share 0 leaves the tuning out; use more for the picture's details")
+        return notes
 
     def prepare(self, context: Context[UniTuneKnobs]) -> Preparation:
         from paintover.conditions.prompt import prompts
@@ -56,7 +119,7 @@ class UniTune(Tuned[UniTuneKnobs]):
 
         knobs: Any = context.knobs
         base: Any = context.bundle.denoiser
-        [told] = prompts(context.bundle.text, [self._word(context)])
+        [told] = prompts(context.bundle.text, [self.word(context)])
         learner = trainable(base, knobs.tune, knobs.rank)
         weights = tuned_of(learner)
         x0_BCHW = context.source.expand(knobs.batch, -1, -1, -1)
@@ -70,21 +133,56 @@ class UniTune(Tuned[UniTuneKnobs]):
         return {name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
 
     def path(self, context: Context[UniTuneKnobs], prepared: dict[str, Tensor]) -> Path:
-        from paintover.conditions.prompt import prompts
-        from paintover.path.guidance import classifier_free
         from paintover.path.start import late, noise
         from paintover.path.through import through
         from paintover.path.walk import walk
+        from paintover.tuning.share import part
 
-        wanted, null = prompts(context.bundle.text, [f"{self._word(context)} {context.request.instruction}", ""])
-        steps = context.schedule.steps(context.steps, start=context.knobs.strength)
+        knobs: Any = context.knobs
+        denoiser: Any = context.bundle.denoiser
+        network = self.network(context, dict(part(denoiser, prepared, knobs.share)))
+        steps = context.schedule.steps(context.steps, start=knobs.strength)
         eps = noise(context.request.seed, context.shape, context.device)
-        x_t0 = late(context.source, eps, steps, context.knobs.strength)
-        return through(
-            self.network(context, prepared), walk(x_t0, steps, classifier_free(wanted, null, context.knobs.guidance))
-        )
+        x_t0 = late(context.source, eps, steps, knobs.strength)
+        return self._interpolated(context, through(network, walk(x_t0, steps, self._guide(context))))
 
-    def _word(self, context: Context[UniTuneKnobs]) -> str:
-        from paintover.tuning import rare
+    def _guide(self, context: Context[UniTuneKnobs]) -> Guided:
+        """Towards "[rare word] caption": away from "[rare word] source prompt" where there is one, or the negative prompt."""
+        from paintover.conditions.prompt import prompts
+        from paintover.path.guidance import prompt_guidance
 
-        return context.knobs.rare_token or rare.choose(context.bundle.text)
+        knobs: Any = context.knobs
+        word, base = self.word(context), (context.request.source_prompt or "").strip()
+        away = f"{word} {base}" if base else knobs.negative_prompt
+        wanted, other = prompts(context.bundle.text, [f"{word} {context.request.instruction}", away])
+        return prompt_guidance(wanted, other, knobs.guidance)
+
+    def _interpolated(self, context: Context[UniTuneKnobs], edit: Path) -> Path:
+        """The edit's latents, and shown["mask"]: what of them the picture takes."""
+        import torch
+        from torch.nn import functional
+
+        from paintover.path.interpolate import estimate, mixed
+
+        edited_BCHW = yield from edit
+        knobs: Any = context.knobs
+        if not knobs.interpolation or context.mask_HW is not None:
+            return edited_BCHW
+        with torch.no_grad():
+            pixels_BCHW = context.bundle.codec.decode(torch.cat([edited_BCHW, context.source])).float()
+        found = estimate(*(pixels_BCHW / 2 + 0.5).clamp(0, 1))
+        if found.unfit:
+            context.remarks.append(f"nothing was interpolated: {found.unfit}")
+            return edited_BCHW
+        mask_HW = 1 - knobs.interpolation * (1 - found.mask_HW)
+        context.shown["mask"] = mask_HW
+        if context.request.preserve:  # the picture's own pixels take its place then
+            return edited_BCHW
+        return mixed(edited_BCHW, context.source, functional.adaptive_avg_pool2d(mask_HW[None], context.shape[2:]))
+
+
+def _rate(knobs: UniTuneTuning, bundle: Bundle) -> float:
+    """Small where every weight of a latent model moves, larger where few do, or where the model works on pixels."""
+    if knobs.rate is not None:
+        return knobs.rate
+    return 1e-4 if knobs.tune == "lora" or "cascade" in bundle.capabilities else 1e-5

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 from paintover.errors import KnobError
 from paintover.models.text import TextEncoder
 
-
-def choose(text: TextEncoder, taken: Iterable[str] = ()) -> str:
-    """A rare word of the encoder's vocabulary that none of the texts in `taken` contains."""
-    said = " ".join(taken).lower()
-    for word in text.rare():
-        if word not in said:
-            return word
-    raise KnobError("the text encoder knows no rare word; name one with --rare-token")
+_chosen: WeakKeyDictionary[TextEncoder, str] = WeakKeyDictionary()
 
 
-def check(text: TextEncoder, word: str) -> None:
-    """Raises KnobError unless the word is one token to the encoder, and stays itself."""
-    if not word.strip() or text.count(word) != 1:
+def choose(text: TextEncoder) -> str:
+    """The encoder's rarest word, always the same one: not chosen by what it will stand beside, since one tuning serves many
+    captions. Raises KnobError where it knows none."""
+    if text not in _chosen:
+        word = next(text.rare(), None)
+        if word is None:
+            raise KnobError("this model's text encoder knows no rare word; name one with --rare-token")
+        _chosen[text] = word
+    return _chosen[text]
+
+
+def check(text: TextEncoder, word: str, beside: Mapping[str, str]) -> None:
+    """Raises KnobError unless the word is one token to the encoder, and no word of the texts that it will stand beside.
+
+    beside: those texts, by what each is called. Letters and digits only: what a vocabulary has no piece for is a token, too,
+    the one for all that is unknown.
+    """
+    if not re.fullmatch("[A-Za-z0-9]+", word):
+        raise KnobError(f"rare_token {word!r} is not one word of letters and digits; name one, or leave it out")
+    if text.count(word) != 1:
         raise KnobError(
             f"rare_token {word!r} is {text.count(word)} tokens to this model; name a word that is one, or leave it out"
         )
+    for name, said in beside.items():
+        if word.lower() in re.findall(r"\w+", said.lower()):
+            raise KnobError(
+                f"the {name} says {word!r}, the word that stands for the picture; name another one with --rare-token"
+            )
