@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from paintover.editors.diffedit import DiffEdit
+from paintover.editors.dreambooth import DreamBooth
 from paintover.editors.edit_friendly import EditFriendly
 from paintover.editors.editor import Editor
 from paintover.editors.flowedit import FlowEdit
@@ -43,6 +44,7 @@ _ALL: tuple[Editor[Any], ...] = (
     FlowEdit(),
     RFInversion(),
     UniTune(),
+    DreamBooth(),
     Imagic(),
     TextualInversion(),
     Imagine(),
