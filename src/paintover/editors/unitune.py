@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from paintover.models.bundle import Bundle
     from paintover.path.guidance import Guided
-    from paintover.path.predict import Path, Preparation
+    from paintover.path.predict import Condition, Path, Preparation
+    from paintover.tuning.unfinished import Unfinished
 
 _USUAL = 7.5  # guidance, where the bundle recommends none for pictures made from words
 
@@ -84,6 +85,9 @@ class UniTune(Tuned[UniTuneKnobs]):
 
         return context.knobs.rare_token or rare.choose(context.bundle.text)
 
+    def caption(self, context: Context[UniTuneKnobs]) -> str:
+        return f"{self.word(context)} {context.request.instruction}"
+
     def check(self, context: Context[UniTuneKnobs]) -> None:
         from paintover.tuning import rare
 
@@ -111,15 +115,29 @@ class UniTune(Tuned[UniTuneKnobs]):
 
     def prepare(self, context: Context[UniTuneKnobs]) -> Preparation:
         from paintover.conditions.prompt import prompts
+        from paintover.tuning import upscaler
+        from paintover.tuning.unfinished import Unfinished
+
+        knobs: Any = context.knobs
+        [told] = prompts(context.bundle.text, [self.word(context)])
+        unfinished = Unfinished(context.unfinished)
+        tuned = unfinished.carried() or (yield from self._tuned(context, told, unfinished))
+        if context.bundle.upscaler is None or context.large_BCHW is None:
+            return tuned
+        unfinished.carry(tuned)  # a cascade: its second stage by the same procedure
+        settings = {"kind": knobs.tune, "rank": knobs.rank, "rate": self.rate(context)}
+        settings |= {"iterations": knobs.iterations, "batch": knobs.batch, "unfinished": unfinished}
+        second = upscaler.tuned(context.bundle.upscaler, context.source, context.large_BCHW, told, **settings)
+        return tuned | (yield from second)
+
+    def _tuned(self, context: Context[UniTuneKnobs], told: Condition, unfinished: Unfinished) -> Preparation:
         from paintover.tuning import loss
         from paintover.tuning.loop import tune
         from paintover.tuning.optimiser import InBackward, adafactor
-        from paintover.tuning.unfinished import Unfinished
         from paintover.tuning.weights import trainable, tuned_of
 
         knobs: Any = context.knobs
         base: Any = context.bundle.denoiser
-        [told] = prompts(context.bundle.text, [self.word(context)])
         learner = trainable(base, knobs.tune, knobs.rank)
         weights = tuned_of(learner)
         x0_BCHW = context.source.expand(knobs.batch, -1, -1, -1)
@@ -129,7 +147,7 @@ class UniTune(Tuned[UniTuneKnobs]):
             return loss.denoising(learner, x0_BCHW, *drawn, told)
 
         optimiser = InBackward(weights, adafactor(self.rate(context)))
-        yield from tune(error, optimiser, knobs.iterations, Unfinished(context.unfinished))
+        yield from tune(error, optimiser, knobs.iterations, unfinished)
         return {name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
 
     def path(self, context: Context[UniTuneKnobs], prepared: dict[str, Tensor]) -> Path:
@@ -182,7 +200,8 @@ class UniTune(Tuned[UniTuneKnobs]):
 
 
 def _rate(knobs: UniTuneTuning, bundle: Bundle) -> float:
-    """Small where every weight of a latent model moves, larger where few do, or where the model works on pixels."""
+    """The paper's 1e-4 for its pixel models, and where few weights learn; a tenth where all of a latent model's do."""
     if knobs.rate is not None:
         return knobs.rate
-    return 1e-4 if knobs.tune == "lora" or "cascade" in bundle.capabilities else 1e-5
+    pixels = bundle.description.codec in ("PixelUnshuffleCodec", "SmallerCodec")
+    return 1e-4 if pixels or knobs.tune == "lora" else 1e-5
