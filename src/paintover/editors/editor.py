@@ -31,6 +31,7 @@ class Context(Generic[K]):
     request: resolved: `steps`, every knob and the model's fingerprint are filled in.
     shape:   of the latents, (1, C, H, W).
     source_BCHW: the picture's scaled latents, B = 1; None when the picture is made from words alone.
+    large_BCHW: likewise, as a cascade's second stage would paint it; None where there is no such stage, or no picture.
     mask_HW: 1 where the user's mask lets an edit go, on the latents' grid; None where there is no mask.
     shown: what a path wants to be seen beside the edit: a mask_HW (0..1, on a grid that covers the latents': it may be
         coarser), or latents_BCHW (B = 1).
@@ -48,6 +49,7 @@ class Context(Generic[K]):
     shown: dict[str, Tensor] = field(default_factory=dict)
     examples: tuple[Tensor, ...] = ()
     unfinished: File | None = None
+    large_BCHW: Tensor | None = None
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -125,6 +127,10 @@ class Editor(ABC, Generic[K]):
     def shows(self, words: str) -> list[str]:
         """Names of the masks that an edit told these words may show. Raises RequestError for words that it cannot read."""
         return ["mask"]
+
+    def caption(self, context: Context[K]) -> str:
+        """The picture that is wanted, in words: what a cascade's second stage is told."""
+        return context.request.instruction
 
     def notes(self, context: Context[K]) -> list[str]:
         """What is no error but may surprise: words that the model does not read to their end, or that have no effect."""

@@ -124,7 +124,7 @@ def _bundle(part: Path, tuned: Any, base: Bundle, name: str) -> None:
     for file, path in files(base.folder).items():
         of, _, plain = file.rpartition("/")
         if (of and of != "unet" and path.suffix != ".safetensors") or (file == "paintover.json"):
-            (part / of).mkdir(exist_ok=True)
+            (part / of).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / of / plain)
     for of in (of for of in PARTS if of != "unet" and (base.folder / of).is_dir()):
         stored = sorted((base.folder / of).glob("*.safetensors"))

@@ -24,14 +24,15 @@ def denoising(denoiser: Denoiser, x0_BCHW: Tensor, t_B: Tensor, noise_BCHW: Tens
     """The mean squared error of what the network predicts, for pictures x0 that noise has been put on (DDPM, equation 14).
 
     x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise. Of the noise where it predicts noise (UniTune's loss), of v or of x0 where it
-    predicts those: what it was trained to. c: told to every row, its tokens B = 1 or one a row; without a source picture.
+    predicts those: what it was trained to. c: told to every row, its tokens B = 1 or one a row, its source picture likewise.
     """
     rows = len(x0_BCHW)
     a_B111 = denoiser.alphas_cumprod[t_B].view(-1, 1, 1, 1)
     x_BCHW = a_B111.sqrt() * x0_BCHW + (1 - a_B111).sqrt() * noise_BCHW
     pooled = None if c.pooled_BD is None else c.pooled_BD.expand(rows, -1)
+    beside = None if c.image_BCHW is None else c.image_BCHW.expand(rows, -1, -1, -1)
     with autocast(denoiser.device):
-        output_BDHW = denoiser.output(x_BCHW, t_B, c.tokens_BLD.expand(rows, -1, -1), pooled)
+        output_BDHW = denoiser.output(x_BCHW, t_B, c.tokens_BLD.expand(rows, -1, -1), pooled, beside)
     if denoiser.prediction == "epsilon":
         wanted_BCHW = noise_BCHW
     elif denoiser.prediction == "v_prediction":
