@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from paintover.orders.run import edit as edit
     from paintover.orders.run import imagine as imagine
     from paintover.orders.sweep import sweep as sweep
+    from paintover.orders.tune import TunedModel as TunedModel
+    from paintover.orders.tune import tune as tune
     from paintover.picture.limits import Limits as Limits
     from paintover.request import EditRequest as EditRequest
     from paintover.request import EditResult as EditResult
@@ -32,6 +34,8 @@ _HOME = {
     "redo": "paintover.orders.redo",
     "batch": "paintover.orders.batch",
     "sweep": "paintover.orders.sweep",
+    "tune": "paintover.orders.tune",
+    "TunedModel": "paintover.orders.tune",
     "load": "paintover.models.bundle",
     "Limits": "paintover.picture.limits",
     "EditRequest": "paintover.request",

@@ -12,13 +12,13 @@ import sys
 
 import typer
 
-from paintover.cli import edit, sweep, invert, about, train, evaluate  # isort: skip (this is the order of --help)
+from paintover.cli import edit, sweep, tune, invert, about, train, evaluate  # isort: skip (this is the order of --help)
 from paintover.cli.shared import app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
 
-__all__ = ["about", "app", "edit", "evaluate", "invert", "main", "sweep", "train"]
+__all__ = ["about", "app", "edit", "evaluate", "invert", "main", "sweep", "train", "tune"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,21 +78,24 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
             f'"{dashed}" was read as options; if it is what you want of the picture, write it with a space first, " {dashed}", '
             f'or as the last word behind all options and --: -- "{dashed}"'
         )
-    if option is not None and command in ("edit", "imagine", "sweep", "invert"):
+    if option is not None and command in ("edit", "imagine", "sweep", "invert", "tune"):
         given = [b for a, b in zip(["", *arguments], [*arguments, ""], strict=True) if a == "--editor"]
         given += [word.partition("=")[2] for word in arguments if word.startswith("--editor=")]
-        usual = {"imagine": "imagine", "sweep": "mdp-noise", "invert": "invert"}.get(command, registry.names()[0])
+        usual = {"imagine": "imagine", "sweep": "mdp-noise", "invert": "invert", "tune": "unitune"}.get(
+            command, registry.names()[0]
+        )
         name = given[-1] if given else usual
         try:
             editor = registry.get(name)
         except RequestError as unknown:
             return str(unknown)
-        return f"there is no option {option}; {takes(name, editor.Knobs)}"
+        known = getattr(editor, "Tuning", editor.Knobs) if command == "tune" else editor.Knobs
+        return f"there is no option {option}; {takes(name, known)}"
     if command == "invert" and "extra argument" in message:
         return f"{message}: invert takes a picture; what it shows goes into --source-prompt"
-    known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback is not None}
-    known |= {str(info.name) for info in app.registered_groups}
-    where = f"paintover {command} --help" if command in known else "paintover --help"
+    commands = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback is not None}
+    commands |= {str(info.name) for info in app.registered_groups}
+    where = f"paintover {command} --help" if command in commands else "paintover --help"
     return f"{message or 'no command was given'} (see {where})"
 
 

@@ -20,10 +20,12 @@ from paintover.cli.shared import (
     MaxBytes,
     MaxFrames,
     MaxPixels,
-    Model,
+    MissingParameter,
+    ModelOrTuned,
     Out,
     Seed,
     Steps,
+    TunedName,
     app,
     limits_of,
     plain,
@@ -34,6 +36,7 @@ from paintover.cli.shared import (
 )
 from paintover.editors import registry
 from paintover.errors import RequestError
+from paintover.orders.run import USUAL
 
 if TYPE_CHECKING:
     from paintover.orders.order import Order
@@ -50,11 +53,14 @@ _WORDS = (
 @with_knobs(*EDITORS_OF_PICTURES)
 def edit(
     *,
-    picture: Annotated[str, typer.Argument(help="The picture's file.")],
-    instruction: Annotated[str, typer.Argument(help=_WORDS)],
+    picture: Annotated[str | None, typer.Argument(help="The picture's file (with --tuned, it need not be named).")] = None,
+    instruction: Annotated[str | None, typer.Argument(help=_WORDS)] = None,
     out: Out = None,
-    editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = registry.names()[0],
-    model: Model = "builtin",
+    editor: Annotated[
+        str | None, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)} (default: {USUAL}, or the tuning's).")
+    ] = None,
+    model: ModelOrTuned = None,
+    tuned: TunedName = None,
     mask: Annotated[str | None, typer.Option(help="A picture of the same size, white where the edit may go.")] = None,
     source_prompt: Annotated[str | None, typer.Option(help="What the picture shows (for editors that invert it).")] = None,
     seed: Seed = 0,
@@ -71,24 +77,35 @@ def edit(
     knobs: dict[str, str],
 ) -> None:
     """Edit a picture as the words say."""
+    from paintover.orders import tuned as of_tuning
     from paintover.orders.order import Order, beside, request_for
 
+    limits = limits_of(max_pixels, max_bytes, max_frames)
+    if tuned is not None and instruction is None:
+        picture, instruction = None, picture
+    if (picture is None and tuned is None) or (instruction is None and tuned is None):
+        raise MissingParameter(f"Missing argument '{'picture' if picture is None else 'instruction'}'.")
+    tuning = of_tuning.found(tuned)
+    if tuning is not None and instruction is None:
+        instruction = tuning.record.caption
+    pixels = of_tuning.picture_of(tuning, limits) if tuning is not None and picture is None else None
+    whose = of_tuning.asked(tuning, editor, model, USUAL)
+    instruction = instruction or ""
     request = request_for(
         picture=picture,
         mask=mask,
         instruction=instruction,
         source_prompt=source_prompt,
-        editor=editor,
+        **whose,
         knobs=knobs,
-        model=model,
         seed=seed,
         steps=steps,
         preserve=preserve,
     )
-    limits = limits_of(max_pixels, max_bytes, max_frames)
-    masks = [partial(beside, name=name) for name in registry.get(editor).shows(instruction)] if shown else []
-    target = out or _free(f"{Path(picture).stem}.edited.png", *masks)
-    order = Order(request, out=target, show=shown, force=force, keep_location=keep_location, limits=limits)
+    masks = [partial(beside, name=name) for name in registry.get(whose["editor"]).shows(instruction)] if shown else []
+    name = picture if picture is not None else pixels.name if pixels is not None else "picture"
+    target = out or _free(f"{Path(name).stem}.edited.png", *masks)
+    order = Order(request, pixels, None, target, force, keep_location, limits, show=shown, tuning=tuning)
     _serve(order, device, as_json)
 
 
@@ -100,7 +117,8 @@ def imagine(
     then: Annotated[str | None, typer.Option(help="Then edit it: a caption of a second picture, made beside it.")] = None,
     editor: Annotated[str | None, typer.Option(help=f"With --then: {', '.join(EDITORS_OF_MADE)}.")] = None,
     out: Out = None,
-    model: Model = "builtin",
+    model: ModelOrTuned = None,
+    tuned: TunedName = None,
     seed: Seed = 0,
     steps: Steps = None,
     force: Force = False,
@@ -109,13 +127,15 @@ def imagine(
     knobs: dict[str, str],
 ) -> None:
     """Make a picture from words alone, and with --then another one beside it: both are saved."""
+    from paintover.orders import tuned as of_tuning
     from paintover.orders.order import Order, beside
     from paintover.orders.run import imagined
 
-    request = imagined(prompt, then, editor, knobs=knobs, model=model, seed=seed, steps=steps)
+    tuning = of_tuning.found(tuned)
+    request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed, steps=steps)
     target = out or _free("imagined.png", *([partial(beside, name="source")] if then is not None else []))
     source = beside(target, "source") if then is not None else None
-    _serve(Order(request, out=target, force=force, out_source=source), device, as_json)
+    _serve(Order(request, out=target, force=force, out_source=source, tuning=tuning), device, as_json)
 
 
 @app.command()
@@ -126,6 +146,7 @@ def redo(
     picture: Annotated[str | None, typer.Option(help="The source, where it is no longer where it was.")] = None,
     mask: Annotated[str | None, typer.Option(help="The mask, likewise.")] = None,
     model: Annotated[str | None, typer.Option(help="The bundle, where it is no longer where it was.")] = None,
+    tuned: Annotated[str | None, typer.Option(help="The tuning, likewise: a name or a folder.")] = None,
     force: Force = False,
     as_json: AsJson = False,
     device: Device = None,
@@ -143,6 +164,7 @@ def redo(
             picture=picture,
             mask=mask,
             model=model,
+            tuned=tuned,
             out=out,
             force=force,
             limits=limits,
@@ -152,6 +174,8 @@ def redo(
     if as_json:
         found = {"identical": redone.identical, "largest_difference": redone.largest_difference}
         same = {"same_source": redone.same_source, "same_mask": redone.same_mask, "same_model": redone.same_model}
+        if redone.result.request.tuned is not None:
+            same["same_tuning"] = redone.same_tuning
         print_json({**_described(redone.result), **found, **same})
         return
     if redone.identical:
@@ -164,6 +188,8 @@ def redo(
     if redone.result.request.mask_sha256 is not None or not redone.same_mask:
         print(f"mask: {'the same' if redone.same_mask else 'differs from the one that was used (sha256)'}")
     print(f"model: {'the same' if redone.same_model else 'differs from the one that edited it (fingerprint)'}")
+    if redone.result.request.tuned is not None:
+        print(f"tuning: {'the same' if redone.same_tuning else 'differs from the one that was used (sha256)'}")
 
 
 @app.command()
@@ -230,7 +256,7 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
 
     from paintover.orders.run import edit_one
 
-    with progress("editing" if order.request.picture else "imagining") as on_step:
+    with progress("editing" if order.request.picture or order.picture is not None else "imagining") as on_step:
         result = edit_one(replace(order, on_step=on_step), device=device)
     for warning in result.record["warnings"]:
         tell(f"paintover: note: {warning}")

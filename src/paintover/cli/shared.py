@@ -32,6 +32,12 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 KNOBS_PANEL = "Knobs (each editor's own: see `paintover editors NAME`)"
 
 Model = Annotated[str, typer.Option(help="builtin, a folder, or owner/name of the hub.")]
+ModelOrTuned = Annotated[
+    str | None, typer.Option(help="builtin, a folder, or owner/name of the hub (default: builtin, or what was tuned).")
+]
+TunedName = Annotated[
+    str | None, typer.Option("--tuned", metavar="NAME", help="A tuning that `paintover tune` made, or a folder of one.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to save (.png, .webp, .jpg, .tiff).")]
 Seed = Annotated[int, typer.Option(help="Of the noise: another seed, another variant.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps (default: what the model recommends).")]
@@ -62,11 +68,12 @@ EDITORS_OF_PICTURES = [name for name in registry.names() if registry.get(name).p
 EDITORS_OF_MADE = [name for name in registry.names() if registry.get(name).picture == "either"]
 
 
-def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command one flag for each knob of the editors; the command receives those that were used as `knobs`."""
+def with_knobs(*editors: str, of: str = "Knobs") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one flag for each knob of the editors (each's model `of`); the command receives those that were used as
+    `knobs`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        told = _told_of(editors)
+        told = _told_of(editors, of)
         flags = [
             inspect.Parameter(
                 name,
@@ -90,11 +97,11 @@ def with_knobs(*editors: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def _told_of(editors: tuple[str, ...]) -> dict[str, str]:
+def _told_of(editors: tuple[str, ...], of: str) -> dict[str, str]:
     """Each knob of the editors, and what it is: said once for all that take it alike, with their names where not all do."""
     takers: dict[str, dict[tuple[str, str], dict[str, list[str]]]] = {}  # by knob, what it is, and default
     for editor in editors:
-        for info in describe(registry.get(editor).Knobs):
+        for info in describe(getattr(registry.get(editor), of)):
             alike = takers.setdefault(info.name, {}).setdefault((info.description, info.takes), {})
             alike.setdefault(json.dumps(info.default), []).append(editor)
     return {
@@ -145,6 +152,13 @@ def tell(message: str) -> None:
     print(plain(" ".join(message.split())), file=sys.stderr)
 
 
+class MissingParameter(typer.BadParameter):
+    """An argument that is lacking where it may be left out otherwise."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 class Counted(NamedTuple):
     """Step i of `total`, as a path's report says it."""
 
@@ -154,7 +168,7 @@ class Counted(NamedTuple):
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[Any], None] | None]:
-    """A bar on stderr where that is a terminal; nothing otherwise."""
+    """A bar on stderr where that is a terminal, anew for each stage; nothing otherwise."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -162,8 +176,16 @@ def progress(what: str) -> Iterator[Callable[[Any], None] | None]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda report: bar.update(task, total=report.total, completed=report.i + 1)
+        task, stage = bar.add_task(what, total=None), ""
+
+        def tell(report: Any) -> None:
+            nonlocal stage
+            if getattr(report, "what", "") != stage:  # with a clock of its own: its steps take another time
+                stage = report.what
+                bar.reset(task, description=stage or what)
+            bar.update(task, total=report.total, completed=report.i + 1)
+
+        yield tell
 
 
 @contextmanager

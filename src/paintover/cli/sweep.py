@@ -15,8 +15,9 @@ from paintover.cli.shared import (
     MaxBytes,
     MaxFrames,
     MaxPixels,
-    Model,
+    ModelOrTuned,
     Steps,
+    TunedName,
     app,
     counted,
     limits_of,
@@ -35,9 +36,12 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the grid.")] = Path("sweep.png"),
     x: Annotated[str | None, typer.Option(help="What varies from left to right: t_max=50,48 (a knob, steps or seed).")] = None,
     y: Annotated[str | None, typer.Option(help="What varies from top to bottom: t_m=10,20,26.")] = None,
-    editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = "mdp-noise",
+    editor: Annotated[
+        str | None, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)} (default: mdp-noise, or the tuning's).")
+    ] = None,
     made: Annotated[str | None, typer.Option(help="Instead of a picture: the caption of one that is made first.")] = None,
-    model: Model = "builtin",
+    model: ModelOrTuned = None,
+    tuned: TunedName = None,
     mask: Annotated[str | None, typer.Option(help="A picture of the same size, white where the edit may go.")] = None,
     source_prompt: Annotated[str | None, typer.Option(help="What the picture shows (for editors that invert it).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the noise (default 0).")] = None,
@@ -59,17 +63,19 @@ def sweep(
     """
     from paintover.orders.sweep import sweep as run
 
-    if len(words) != (1 if made is not None else 2):
-        raise RequestError("a sweep takes a picture and the words, or with --made the words alone")
+    alone = made is not None or (tuned is not None and len(words) == 1)
+    if len(words) != (1 if alone else 2):
+        raise RequestError("a sweep takes a picture and the words, or with --made or --tuned the words alone")
     with counted("sweeping") as on_edit:
         found = run(
-            words[0] if made is None else None,
+            None if alone else words[0],
             words[-1],
             x=x,
             y=y,
             made=made,
             editor=editor,
             model=model,
+            tuned=tuned,
             mask=mask,
             source_prompt=source_prompt,
             seed=seed,

@@ -124,7 +124,7 @@ class PrepareCache:
         path = self._path(key)
         try:
             data = files.read(path)
-            if hashlib.sha256(memoryview(data)[32:]).digest() == data[:32]:
+            if files.checked(data):
                 return files.parse(data, 32)
         except FileNotFoundError:
             return None
@@ -145,10 +145,7 @@ class PrepareCache:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.whole(path) as file:
-                file.write(bytes(32))
-                digest = files.put(file, tensors)
-                file.seek(0)
-                file.write(digest)
+                files.put_checked(file, tensors)
         self._make_room()
 
     def _make_room(self) -> None:

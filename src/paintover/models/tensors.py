@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -27,13 +28,14 @@ def size(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def put(file: BinaryIO, tensors: Mapping[str, Tensor]) -> bytes:
-    """Writes the tensors to a file, one after the other, and returns the sha256 of what was written.
+def put(file: BinaryIO, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> bytes:
+    """Writes the tensors to a file, one after the other, facts beside them, and returns the sha256 of what was written.
 
     The largest first, so that each lies where its dtype may; those of an accelerator come to memory one at a time.
     """
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header, end = {}, 0
+    header: dict[str, object] = {"__metadata__": dict(facts)} if facts else {}
+    end = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.nbytes
         header[name] = {"dtype": _KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
@@ -49,6 +51,16 @@ def put(file: BinaryIO, tensors: Mapping[str, Tensor]) -> bytes:
             digest.update(bytes_N)
             file.write(bytes_N)
     return digest.digest()
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of what `put` would write (hex)."""
+    return put(_Nowhere(), tensors).hex()
+
+
+class _Nowhere(io.RawIOBase, BinaryIO):
+    def write(self, data: Any) -> int:
+        return memoryview(data).nbytes
 
 
 def parse(data: bytearray, start: int = 0) -> dict[str, Tensor]:
@@ -73,6 +85,26 @@ def parse(data: bytearray, start: int = 0) -> dict[str, Tensor]:
     except (KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(f"no safetensors: {type(error).__name__}") from None
     return found
+
+
+def checked(data: bytearray) -> bool:
+    """Whether the first 32 bytes are the sha256 of the others."""
+    return hashlib.sha256(memoryview(data)[32:]).digest() == data[:32]
+
+
+def facts(data: bytearray, start: int = 0) -> dict[str, str]:
+    """The facts beside the tensors in data[start:], which `parse` has read without an error."""
+    length = int.from_bytes(data[start : start + 8], "little")
+    found = json.loads(data[start + 8 : start + 8 + length].decode()).get("__metadata__", {})
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def put_checked(file: BinaryIO, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
+    """As `put`, its sha256 first, so that damage shows."""
+    file.write(bytes(32))
+    digest = put(file, tensors, facts)
+    file.seek(0)
+    file.write(digest)
 
 
 def read(path: Path) -> bytearray:

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from paintover.errors import PaintoverError, PictureError, RequestError
+from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Order, check, request_for, resolve
 from paintover.orders.redo import request_in
-from paintover.orders.run import edit_many
+from paintover.orders.run import USUAL, edit_many
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
+    from paintover.tuning.store import Tuning
 
 # What a line may say: the request's own words, and the name of its output.
-_WORDS = frozenset(EditRequest.model_fields) - {"format", "picture_sha256", "mask_sha256", "references", "model_fingerprint"}
+_WORDS = frozenset(EditRequest.model_fields) - {"format", "references", "model_fingerprint"}
+_WORDS -= {"picture_sha256", "mask_sha256", "tuned_sha256"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ def batch(
 
     A line: {"picture": "a.jpg", "instruction": "...", "editor": "sdedit", "knobs": {"strength": 0.5}, "seed": 3,
     "out": "a-3.png"}; pictures and masks are named from the folder of `jobs`, `out` is a plain file name (if it is left
-    out: the line's number and the picture's name). A line whose output was made by the same request, picture and model is
+    out: the line's number and the picture's name). "tuned" names a tuning, whose picture, editor and model are taken where the
+    line names none. A line whose output was made by the same request, picture and model is
     skipped; one that fails is reported and does not stop the others. `out`/results.jsonl tells of each line.
 
     Raises RequestError when `jobs` cannot be read or `out` cannot be made.
@@ -99,17 +103,17 @@ def _orders(
     taken: dict[str, int] = {}
     for n, text in numbered:
         try:
-            request, name = _read(n, text, folder)
+            request, name, tuning = _read(n, text, folder)
             if name in taken:
                 raise RequestError(f"out {name!r} is that of line {taken[name]} already; give each line its own")
             taken[name] = n
-            yield n, Order(request, out=out / name, force=force, limits=limits)
+            yield n, Order(request, out=out / name, force=force, limits=limits, tuning=tuning)
         except PaintoverError as error:
             yield n, error
 
 
-def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str]:
-    """A line's request, and the plain file name of its output."""
+def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | None]:
+    """A line's request, the plain file name of its output, and the tuning that it names."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -123,12 +127,17 @@ def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str]:
     for word in ("picture", "mask"):
         if isinstance(said.get(word), str) and said[word].strip():  # the folder is none of them
             said[word] = str(folder / said[word])
+    tuned = said.get("tuned")
+    tuning = of_tuning.found(of_tuning.in_folder(tuned, folder)) if isinstance(tuned, str) else None
+    if tuning is not None:
+        said |= of_tuning.asked(tuning, said.get("editor"), said.get("model"), USUAL)
     request = request_for(**said)
     if name is None:
-        name = f"{n:05d}-{Path(request.picture or 'imagined').stem}.png"
+        about = request.picture or (tuning.record.name if tuning is not None else "imagined")
+        name = f"{n:05d}-{Path(about).stem}.png"
     if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
         raise RequestError(f"out is {name!r}; it takes a plain file name, such as {n:05d}.png")
-    return request, name
+    return request, name, tuning
 
 
 def _chunk(chunk: list[tuple[int, Order | Exception]], cache: PrepareCache | None, device: str | None) -> list[Line]:
@@ -168,7 +177,7 @@ def _made_before(order: Order, device: str | None) -> bool:
     bundle = load(order.request.model, device=device)
     now, _ = resolve(checked, bundle)
     # Where a file lies is no part of what it is.
-    nameless = {"picture": None, "mask": None}
+    nameless = {"picture": None, "mask": None, "tuned": None}
     return now.model_copy(update=nameless) == before.model_copy(update=nameless)
 
 

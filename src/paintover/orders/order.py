@@ -14,6 +14,7 @@ from paintover import picture as pictures
 from paintover.editors import knobs, registry
 from paintover.editors.editor import Editor
 from paintover.errors import KnobError, RequestError
+from paintover.orders import tuned as of_tuning
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from paintover.models.bundle import Bundle
     from paintover.picture.open import Picture
+    from paintover.tuning.store import Tuning
 
 
 MOST_CHARACTERS = 4000  # no text encoder here reads that many, and every output file carries them
@@ -43,6 +45,7 @@ class Order:
     show: also save masks that the editor shows, beside `out`: OUT.mask.png, and OUT.mask-1.png, ... where it shows several.
     on_step: called with each step's Report; cancelled: asked between steps, True ends this edit with Cancelled.
     out_source: where to save the picture that was made first, with `out`, where the editor makes one.
+    tuning: what the model was bent by, where it is found already, or has no name that the request could give.
     """
 
     request: EditRequest
@@ -56,16 +59,22 @@ class Order:
     cancelled: Callable[[], bool] | None = None
     out_source: Path | None = None
     show: bool = False
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
-    """An order that nothing is wrong with, as far as can be told without its model: picture and mask are open."""
+    """An order that nothing is wrong with, as far as can be told without its model: picture and mask are open.
+
+    examples: pictures to learn from, where the editor is to tune the model to several.
+    """
 
     order: Order
     editor: Editor[Any]
     picture: Picture | None
     mask_HW: NDArray[np.float32] | None
+    tuning: Tuning | None = None
+    examples: tuple[Picture, ...] = ()
 
 
 def path_of(source: Any) -> str | None:
@@ -94,6 +103,9 @@ def check(order: Order) -> Checked:
     editor = registry.get(request.editor)
     _check_kinds(request, editor)
     knobs.read(editor.name, editor.Knobs, request.knobs)
+    tuning = order.tuning or of_tuning.found(request.tuned)
+    if tuning is not None:
+        of_tuning.check(tuning, editor, request)
     if editor.told == "nothing":
         if request.instruction:
             raise RequestError(f"{editor.name} takes no words of what should change; leave them out")
@@ -113,23 +125,28 @@ def check(order: Order) -> Checked:
     if order.out_source is not None:
         pictures.check_target(order.out_source, order.force)
     source = order.picture if order.picture is not None else request.picture
+    made = editor.picture == "either" and (request.source_prompt or "").strip()
+    if source is None and tuning is not None and editor.picture != "never" and not made:
+        source = of_tuning.picture_of(tuning, order.limits)
     if source is None and editor.picture == "either":
         if not (request.source_prompt or "").strip():
             raise RequestError(f"{editor.name} edits a picture; name one, or say with a source prompt which one to make first")
         if request.mask is not None or order.mask is not None:
             raise RequestError("a mask goes with a picture; leave it out where the picture is made from words")
         _check_room(order, None)
-        return Checked(order, editor, None, None)
+        return Checked(order, editor, None, None, tuning)
     if editor.picture == "never":
         if source is not None or order.mask is not None or request.mask is not None:
             raise RequestError(
                 f"{editor.name} makes a picture from words alone; leave picture and mask out (paintover {editor.name})"
             )
         _check_room(order, None)
-        return Checked(order, editor, None, None)
+        return Checked(order, editor, None, None, tuning)
     if source is None:
         raise RequestError(f"{editor.name} edits a picture; name one")
     picture = source if isinstance(source, pictures.Picture) else pictures.open(source, order.limits)
+    if tuning is not None:
+        of_tuning.check_picture(tuning, editor, picture)
     if order.out is not None:
         transparent = picture.alpha_HW is not None and int(picture.alpha_HW.min()) < 255
         pictures.check_target(order.out, order.force, transparent, picture.size_HW)
@@ -140,11 +157,11 @@ def check(order: Order) -> Checked:
             "a mask keeps what is outside of it, but preserve=False (--no-preserve) keeps nothing; leave one of them out"
         )
     if mask is None:
-        return Checked(order, editor, picture, None)
+        return Checked(order, editor, picture, None, tuning)
     mask_HW = pictures.open_mask(mask, picture.size_HW, order.limits)
     if not mask_HW.any():
         raise RequestError("the mask is black everywhere, so nothing may change; paint white where the edit belongs")
-    return Checked(order, editor, picture, mask_HW)
+    return Checked(order, editor, picture, mask_HW, tuning)
 
 
 def _check_kinds(request: EditRequest, editor: Editor[Any]) -> None:
@@ -193,8 +210,10 @@ def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]
     What was asked for goes before what the bundle recommends for the editor, and that before the editor's own defaults.
     """
     request, editor, picture, mask_HW = checked.order.request, checked.editor, checked.picture, checked.mask_HW
+    tuning = checked.tuning
     recommended = bundle.defaults.get(editor.name, {})
-    settings = editor.settled(knobs.read(editor.name, editor.Knobs, request.knobs, recommended), bundle)
+    given = {**of_tuning.knobs_of(tuning, editor), **request.knobs}
+    settings = editor.settled(knobs.read(editor.name, editor.Knobs, given, recommended), bundle)
     update = {
         "picture_sha256": picture.sha256 if picture is not None else None,
         "mask_sha256": sha256(mask_HW.tobytes()).hexdigest() if mask_HW is not None else None,
@@ -202,6 +221,8 @@ def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]
         # A hub's bundle by its commit, so that `redo` finds the same weights; a folder as the user calls it.
         "model": bundle.name if "@" in bundle.name and not Path(request.model).is_dir() else request.model,
         "model_fingerprint": bundle.fingerprint,
+        "tuned": request.tuned if tuning is None else tuning.record.name,
+        "tuned_sha256": None if tuning is None else tuning.record.sha256,
         "steps": request.steps if request.steps is not None else recommended.get("steps", editor.steps),
     }
     return request.model_copy(update=update), settings

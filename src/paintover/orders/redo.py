@@ -13,6 +13,7 @@ import numpy as np
 from paintover import picture as pictures
 from paintover.errors import PictureError, RequestError
 from paintover.models import hub
+from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Order
 from paintover.orders.run import edit_one
 from paintover.picture.limits import Limits
@@ -20,6 +21,7 @@ from paintover.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
+    from paintover.tuning.store import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Redone:
     """A repeated edit beside the first one.
 
     largest_difference: between the pixels of both, 0 to 255, None where their sizes differ. A lossy file (JPEG) never
-    compares identical, only alike. same_source, same_mask: by sha256; same_model: by fingerprint.
+    compares identical, only alike. same_source, same_mask, same_tuning: by sha256; same_model: by fingerprint.
     """
 
     result: EditResult
@@ -36,6 +38,7 @@ class Redone:
     same_source: bool
     same_mask: bool
     same_model: bool
+    same_tuning: bool
 
 
 def request_in(path: str | Path, limits: Limits = Limits()) -> EditRequest:
@@ -55,6 +58,7 @@ def redo(
     picture: Any = None,
     mask: Any = None,
     model: str | None = None,
+    tuned: str | Path | None = None,
     out: str | Path | None = None,
     force: bool = False,
     limits: Limits = Limits(),
@@ -65,25 +69,28 @@ def redo(
     """Repeats the edit that made `path`, from the picture and mask that it names, or from `picture` and `mask`, and
     compares the pixels.
 
-    A relative name is looked for in the current folder, then beside `path`. `model` names the bundle where
-    it now lives elsewhere; a file never makes us download a bundle that only it names. Raises PaintoverError, for example
-    when the source is gone.
+    A relative name is looked for in the current folder, then beside `path`. `model` names the bundle where it now lives
+    elsewhere, `tuned` likewise what it was bent by; a file never makes us download a bundle that only it names. Raises
+    PaintoverError, for example when the source is gone, or the tuning.
     """
     before = request_in(path, limits)
     first = pictures.open(path, limits)
     known = os.path.isdir(before.model) or not hub.is_hub_name(before.model) or before.model in dict(hub.cached())
     if model is None and not known:
         raise RequestError(f"{path} asks for {before.model}, which is not in the local cache; name it (--model) to fetch it")
+    tuning = _tuning(before, tuned, path)
     asked = before.model_copy(update={"model": model or before.model})
+    its_own = tuning is not None and before.picture is None and picture is None and before.picture_sha256 is not None
     places = {
-        "picture": _place("picture", before.picture, before.picture_sha256, picture, path),
+        "picture": None if its_own else _place("picture", before.picture, before.picture_sha256, picture, path),
         "mask": _place("mask", before.mask, before.mask_sha256, mask, path),
     }
     order = Order(
         asked.model_copy(update=places),
-        picture=picture,
+        picture=of_tuning.picture_of(tuning, limits) if its_own and tuning is not None else picture,
         mask=mask,
         limits=limits,
+        tuning=tuning,
         out=Path(out) if out is not None else None,
         force=force,
         on_step=on_step,
@@ -95,7 +102,23 @@ def redo(
         same_source=result.request.picture_sha256 == before.picture_sha256,
         same_mask=result.request.mask_sha256 == before.mask_sha256,
         same_model=result.request.model_fingerprint == before.model_fingerprint,
+        same_tuning=result.request.tuned_sha256 == before.tuned_sha256,
     )
+
+
+def _tuning(before: EditRequest, tuned: str | Path | None, made: str | Path) -> Tuning | None:
+    """What bent the model, where it is now. Raises RequestError where it is gone."""
+    if before.tuned is None:
+        if tuned is not None:
+            raise RequestError(f"{made} was made without a tuning; leave --tuned out")
+        return None
+    try:
+        return of_tuning.found(tuned or before.tuned)
+    except RequestError as error:
+        if tuned is not None:
+            raise
+        of_it = f"{before.editor} with " if before.editor != "imagine" else ""
+        raise RequestError(f"{made} was made by {of_it}a tuning that is gone: {error}; or name another one (--tuned)") from None
 
 
 def _place(what: str, name: str | None, sha256: str | None, given: Any, made: str | Path) -> str | None:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from paintover.editors import registry
 from paintover.errors import RequestError
+from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Order, beside, check, path_of, pixels_of, request_for
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
+    from paintover.tuning.store import Tuning
 
+USUAL = "instruct"  # the editor where none is named
 BESIDE = "mdp-noise"  # the editor that makes a second picture beside a made one, where none is named
 
 
@@ -23,8 +26,9 @@ def edit(
     picture: Any,
     instruction: str,
     *,
-    editor: str = "instruct",
-    model: str | Path = "builtin",
+    editor: str | None = None,
+    model: str | Path | None = None,
+    tuned: str | Path | None = None,
     mask: Any = None,
     source_prompt: str | None = None,
     seed: int | None = None,
@@ -41,26 +45,33 @@ def edit(
 
     picture: a path, a file's bytes, a PIL image or an array (HW, HWC; uint8, or floats 0..1). mask: likewise, of the same
     size: white where the edit may go; every pixel where it is black stays as it is. seed: of the noise, 0 if not given.
-    steps and knobs: the model's recommendation if not given. preserve: outside of the change, keep the original's pixels bit
-    for bit. out: where to save (.png, .webp, .jpg, .tiff); an existing file is replaced only with `force`; the file keeps the
-    source's GPS position only with `keep_location`. limits: on what may be opened. device: None takes the fastest there is.
+    editor, model: `instruct` and `builtin` if not given. steps and knobs: the model's recommendation if not given. preserve:
+    outside of the change, keep the original's pixels bit for bit. out: where to save (.png, .webp, .jpg, .tiff); an existing
+    file is replaced only with `force`; the file keeps the source's GPS position only with `keep_location`. limits: on what may
+    be opened. device: None takes the fastest there is.
+
+    tuned: a named tuning (paintover.tune), or a folder of one: editor and model are then its own if not given, and `picture`
+    may be None, which is the picture that was tuned on.
 
     Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
     """
+    tuning = of_tuning.found(tuned)
     request = request_for(
         picture=path_of(picture),
         mask=path_of(mask),
         instruction=instruction,
         source_prompt=source_prompt,
-        editor=editor,
+        **of_tuning.asked(tuning, editor, model, USUAL),
         knobs=knobs,
-        model=path_of(model),
         seed=seed or 0,
         steps=steps,
         preserve=preserve,
     )
     target = Path(out) if out is not None else None
-    order = Order(request, pixels_of(picture), pixels_of(mask), target, force, keep_location, limits)
+    pixels = pixels_of(picture)
+    if picture is None and tuning is not None:
+        pixels = of_tuning.picture_of(tuning, limits)
+    order = Order(request, pixels, pixels_of(mask), target, force, keep_location, limits, tuning=tuning)
     return edit_one(order, device=device)
 
 
@@ -69,7 +80,8 @@ def imagine(
     *,
     then: str | None = None,
     editor: str | None = None,
-    model: str | Path = "builtin",
+    model: str | Path | None = None,
+    tuned: str | Path | None = None,
     seed: int | None = None,
     steps: int | None = None,
     out: str | Path | None = None,
@@ -83,25 +95,28 @@ def imagine(
     none is named). The result is the second; the first is its `shown["source"]`, and is saved as well, for out.png as
     out.source.png (the result's `files["source"]`).
     """
-    fields = {"model": path_of(model), "seed": seed or 0, "steps": steps}
-    request = imagined(prompt, then, editor, knobs=knobs, **fields)
+    tuning = of_tuning.found(tuned)
+    request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed or 0, steps=steps)
     target = Path(out) if out is not None else None
     source = beside(target, "source") if target is not None and then is not None else None
-    return edit_one(Order(request, out=target, force=force, out_source=source), device=device)
+    return edit_one(Order(request, out=target, force=force, out_source=source, tuning=tuning), device=device)
 
 
-def imagined(prompt: str, then: str | None, editor: str | None, **fields: Any) -> EditRequest:
+def imagined(
+    prompt: str, then: str | None, editor: str | None, tuning: Tuning | None, model: str | Path | None, **fields: Any
+) -> EditRequest:
     """The request for a picture made from words, or, with `then`, for the one that is made beside it."""
+    fields |= of_tuning.asked(tuning, "imagine" if then is None else editor or BESIDE, model, "imagine")
     if then is None:
         if editor is not None:
             raise RequestError(f"{editor} takes a picture to another caption; say which with --then (then=...)")
-        return request_for(instruction=prompt, editor="imagine", **fields)
+        return request_for(instruction=prompt, **fields)
     if registry.get(editor or BESIDE).picture != "either":
         able = ", ".join(name for name in registry.names() if registry.get(name).picture == "either")
         raise RequestError(f"{editor} does not walk beside a picture that is made; use one of {able}")
     if not prompt.strip():
         raise RequestError("the prompt is empty; say what the first picture shows")
-    return request_for(instruction=then, source_prompt=prompt, editor=editor or BESIDE, **fields)
+    return request_for(instruction=then, source_prompt=prompt, **fields)
 
 
 def edit_one(order: Order, cache: PrepareCache | None = None, device: str | None = None) -> EditResult:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from paintover import picture as pictures
 from paintover.editors import registry
 from paintover.errors import KnobError, NotFiniteError, RequestError
+from paintover.orders import tuned as of_tuning
 from paintover.orders.axes import Axis, axes, varied
 from paintover.orders.order import Order, path_of, pixels_of, request_for
 from paintover.orders.run import BESIDE, edit_many
@@ -57,8 +58,9 @@ def sweep(
     x: str | tuple[str, Sequence[Any]] | None = None,
     y: str | tuple[str, Sequence[Any]] | None = None,
     made: str | None = None,
-    editor: str = BESIDE,
-    model: str | Path = "builtin",
+    editor: str | None = None,
+    model: str | Path | None = None,
+    tuned: str | Path | None = None,
     mask: Any = None,
     source_prompt: str | None = None,
     seed: int | None = None,
@@ -85,6 +87,9 @@ def sweep(
     Values that do not go together (a window longer than what is left) or overflow leave their cell empty, and say why. Raises
     PaintoverError where a value is impossible by itself, or no cell can be.
     """
+    tuning = of_tuning.found(tuned)
+    whose = of_tuning.asked(tuning, editor, model, BESIDE)
+    editor = whose["editor"]
     system = registry.get(editor)
     given = {*knobs, *(name for name, value in (("seed", seed), ("steps", steps)) if value is not None)}
     across, down = axes(system, given, x, y)
@@ -94,24 +99,27 @@ def sweep(
         if not made.strip():
             raise RequestError("the caption of the picture that is made first (--made) is empty; say what it shows")
         source_prompt = made
-    elif picture is None:
+    elif picture is None and tuning is None:
         raise RequestError("name a picture, or say which one to make first (--made)")
     request = request_for(
         picture=path_of(picture),
         mask=path_of(mask),
         instruction=instruction,
         source_prompt=source_prompt,
-        editor=editor,
+        **whose,
         knobs=knobs,
-        model=str(model),
         seed=seed or 0,
         steps=steps,
         preserve=preserve,
     )
     if out is not None:
         pictures.check_target(out, force)
-    opened = None if picture is None else pictures.open(picture, limits)  # once, not for each edit
-    order = Order(request, opened, pixels_of(mask), limits=limits)
+    opened = None  # once, not for each edit
+    if picture is not None:
+        opened = pictures.open(picture, limits)
+    elif tuning is not None and made is None:
+        opened = of_tuning.picture_of(tuning, limits)
+    order = Order(request, opened, pixels_of(mask), limits=limits, tuning=tuning)
     cells = [Cell(i, j) for j in (down.values if down else (None,)) for i in (across.values if across else (None,))]
     orders = [replace(order, request=varied(request, (across, cell.x), (down, cell.y))) for cell in cells]
     width = len(across.values) if across else 1

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from paintover.engine.cache import PrepareCache
 from paintover.engine.engine import Engine, Job
 from paintover.models.bundle import load
+from paintover.models.tensors import size
 from paintover.orders.order import Checked, Order
 from paintover.orders.work import Work, begin, finish
 from paintover.path.report import Progress
@@ -58,15 +59,18 @@ def walk(checked: dict[int, Checked], cache: PrepareCache, device: str | None) -
     for n, one in checked.items():
         with _failing(outcomes, n):
             bundle = load(one.order.request.model, device=device)
+            work = begin(one, bundle, cache)
+            bundle = work.context.bundle  # which may be another one now, bent by a tuning
             engine = engines.setdefault(bundle.fingerprint, Engine(bundle.denoiser))
-            ways[n] = _Way(one.order, begin(one, bundle, cache), engine)
+            ways[n] = _Way(one.order, work, engine)
     prepared = _prepare(ways, cache, outcomes)
     ready = time.perf_counter()
     jobs: dict[int, Job] = {}
     for n, way in ways.items():
         if n not in outcomes:
             with _failing(outcomes, n):
-                path = way.work.path(prepared.get(way.work.key, {}))
+                own = way.work.prepared
+                path = way.work.path(prepared.get(way.work.key, {}) if own is None else own)
                 jobs[n] = way.engine.add(path, way.order.on_step, way.order.cancelled)
     for engine in engines.values():
         engine.run()
@@ -103,8 +107,19 @@ def _prepare(ways: dict[int, _Way], cache: PrepareCache, outcomes: Outcomes) -> 
         first.spent = job.rows
         with _failing(outcomes, *who.orders):
             prepared[key] = cache.keep(key, first.engine.result(job))
+            if not cache.takes(prepared[key]):
+                told = _too_large(size(prepared[key]), cache.max_bytes)
+                for n in who.orders:
+                    ways[n].work = replace(ways[n].work, notes=(*ways[n].work.notes, told))
         outcomes.update(who.failed)
     return prepared
+
+
+def _too_large(made: int, limit: int) -> str:
+    return (
+        f"what was prepared ({made / 1e9:.1f} GB) is more than the cache keeps ({limit / 1e9:.1f} GB), so the next edit makes "
+        "it again; to keep it, give it a name (paintover tune), or tune less (--tune lora)"
+    )
 
 
 @contextmanager

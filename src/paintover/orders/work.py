@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,25 +14,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from paintover import picture as pictures
+from paintover.editors import cascade
 from paintover.editors.editor import Context
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
 from paintover.errors import NotFiniteError, RequestError
+from paintover.orders import tuned as of_tuning
 from paintover.orders.code import code
 from paintover.orders.order import Checked, beside, of_source, resolve
 from paintover.path.predict import Path, Preparation
 from paintover.picture.geometry import Geometry
 from paintover.request import EditResult
+from paintover.tuning import store
+from paintover.tuning.apply import applied
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
+    from paintover.models.codec import Codec
+    from paintover.picture.open import Picture
+
+
+_WEIGHTS = "unet."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """An edit under way. `reconstruction_hwC` is the codec's own picture of the source: what "no change" looks like.
 
-    key: of what the editor prepares, in the prepare cache; None where it prepares nothing.
+    key: of what the editor prepares, in the prepare cache; None where it prepares nothing, or has it: `prepared`.
+    codec_keys: of the encoded pictures, in the cache.
     """
 
     checked: Checked
@@ -40,6 +51,9 @@ class Work:
     geometry: Geometry
     reconstruction_hwC: NDArray[np.float32] | None
     began: float
+    prepared: dict[str, Tensor] | None = None
+    codec_keys: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def preparation(self) -> Preparation:
         """The path to what depends on the picture alone."""
@@ -48,17 +62,29 @@ class Work:
     @enough_memory("the edit was prepared")
     def path(self, prepared: dict[str, Tensor]) -> Path:
         """The path to the edited latents."""
-        here = {name: tensor.to(self.context.device) for name, tensor in prepared.items()}
-        return self.checked.editor.path(self.context, here)
+        # Weights stay where they are until a network is made of them, once for all who share it.
+        here = {name: tensor if _WEIGHTS in name else tensor.to(self.context.device) for name, tensor in prepared.items()}
+        return cascade.onward(self.checked.editor, self.context, here)
 
 
 @enough_memory("the edit was prepared")
 def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     """Resolves the request and encodes the picture, or takes it from the cache where it is known. Raises PaintoverError."""
     began = time.perf_counter()
-    editor, picture = checked.editor, checked.picture
+    editor, picture, tuning = checked.editor, checked.picture, checked.tuning
     bundle.require(*editor.needs, editor=editor.name)
     request, knobs = resolve(checked, bundle)
+    notes: list[str] = []
+    prepared = None
+    if tuning is not None:
+        of_tuning.check_model(tuning, bundle)
+        notes = of_tuning.note(tuning, editor, request.instruction)
+        tensors = tuning.tensors()
+        if of_tuning.is_own(tuning, editor):
+            prepared = tensors
+        else:
+            bundle = applied(bundle, tensors, tuning.record.sha256)
+        store.touch(tuning)
     codec = bundle.codec
     native_HW = (bundle.size, bundle.size) if picture is None else picture.size_HW
     geometry = Geometry.fit(native_HW, bundle.size**2, bundle.multiple)
@@ -72,23 +98,48 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     mask_HW = None if checked.mask_HW is None else _on_grid(checked.mask_HW, geometry, codec.factor).to(bundle.denoiser.device)
     context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW)
     editor.check(context)
-    about = {
+    about: dict[str, Any] = {
         "code": code(),  # other code may prepare the same thing differently
         "picture": request.picture_sha256,
         "geometry": geometry.record(),
         "model": bundle.fingerprint,
     }
     reconstruction = None
+    codec_keys: tuple[str, ...] = ()
     if picture is not None:
-        encoded = cache.get(cache_key(**about, part="codec"), lambda: encode(bundle, geometry.apply(picture.rgb_HWC)))
+        codec_keys = (cache_key(**about, part="codec"),)
+        encoded = cache.get(codec_keys[0], lambda: encode(bundle, geometry.apply(picture.rgb_HWC)))
         context = replace(context, source_BCHW=encoded["latents_BCHW"].to(context.device))
         reconstruction = encoded["reconstruction_hwC"].numpy()
-    depends = editor.prepared_from(context)
+        if "large_BCHW" in encoded:
+            context = replace(context, large_BCHW=encoded["large_BCHW"].to(context.device))
+            if (upscaler := cascade.upscaler_of(editor, context)) is not None:
+                reconstruction = _decode(upscaler.codec, encoded["large_BCHW"])
+    if checked.examples:
+        context, more = _with_examples(context, checked.examples, about, cache)
+        codec_keys += more
+    depends = editor.prepared_from(context) if prepared is None else None
     key = None
     if depends is not None:
+        if len(checked.examples) > 1:
+            about["examples"] = [example.sha256 for example in checked.examples]
         key = cache_key(**about, dtype=str(bundle.denoiser.dtype), part=editor.prepared_by, of=depends)
         context = replace(context, unfinished=cache.unfinished(key))
-    return Work(checked, context, key, geometry, reconstruction, began)
+    return Work(checked, context, key, geometry, reconstruction, began, prepared, codec_keys, tuple(notes))
+
+
+def _with_examples(
+    context: Context[Any], examples: tuple[Picture, ...], about: dict[str, Any], cache: PrepareCache
+) -> tuple[Context[Any], tuple[str, ...]]:
+    """The pictures to learn from, each encoded at a size of its own; and their keys in the cache."""
+    bundle, latents, keys = context.bundle, [], []
+    for example in examples:
+        geometry = Geometry.fit(example.size_HW, bundle.size**2, bundle.multiple)
+        of_it = about | {"picture": example.sha256, "geometry": geometry.record()}
+        keys.append(cache_key(**of_it, part="codec"))
+        encoded = cache.get(keys[-1], partial(encode, bundle, geometry.apply(example.rgb_HWC)))
+        latents.append(encoded["latents_BCHW"].to(context.device))
+    return replace(context, examples=tuple(latents)), tuple(keys)
 
 
 @enough_memory("the edit was put into the picture")
@@ -102,7 +153,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     order, picture, request = work.checked.order, work.checked.picture, work.context.request
     bundle = work.context.bundle
     computed = {"device": str(bundle.denoiser.device), "dtype": str(bundle.denoiser.dtype).removeprefix("torch.")}
-    edited_hwC = _decode(bundle, latents_BCHW)
+    edited_hwC = _decode(cascade.codec_of(work.checked.editor, work.context), latents_BCHW)
     if not (latents_BCHW.isfinite().all() and np.isfinite(edited_hwC).all()):
         raise NotFiniteError(
             f"the model's answer is not finite ({computed['dtype']} on {computed['device']}), so there is no picture; use "
@@ -127,7 +178,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     record["evaluations"] = evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
     seen = picture.warnings if picture is not None else ()
-    record["warnings"] = [*seen, *work.checked.editor.notes(work.context)]
+    record["warnings"] = [*seen, *work.notes, *work.checked.editor.notes(work.context), *work.context.remarks]
     record["seconds"] = {
         "prepare": round(prepared - work.began, 3),
         "walk": round(walked - prepared, 3),
@@ -153,7 +204,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
 def _shown(work: Work, tensor: Tensor) -> NDArray[np.uint8]:
     """Latents as a picture, or a mask of the latents' grid, at the size of the result."""
     if tensor.ndim == 4:
-        return np.rint(work.geometry.inverse(_decode(work.context.bundle, tensor)) * 255).astype(np.uint8)
+        return np.rint(work.geometry.inverse(_decode(work.context.bundle.codec, tensor)) * 255).astype(np.uint8)
     mask_hw = _at_working_size(work, tensor)
     return np.rint(work.geometry.inverse(mask_hw[:, :, None])[:, :, 0] * 255).astype(np.uint8)
 
@@ -172,15 +223,21 @@ def _on_grid(mask_HW: NDArray[np.float32], geometry: Geometry, factor: int) -> T
 
 @torch.no_grad()
 def encode(bundle: Bundle, working_hwC: NDArray[np.float32]) -> dict[str, Tensor]:
-    """A working picture (float32 0..1) as scaled latents_BCHW and the codec's reconstruction_hwC, on the CPU."""
+    """A working picture (float32 0..1) as scaled latents_BCHW and the codec's reconstruction_hwC, on the CPU.
+
+    For a cascade also as large_BCHW, its second stage's latents.
+    """
     pixels_BCHW = torch.from_numpy(np.ascontiguousarray(working_hwC)).permute(2, 0, 1)[None] * 2 - 1
     latents_BCHW = bundle.codec.encode(pixels_BCHW.to(bundle.denoiser.device))
-    reconstruction = torch.from_numpy(_decode(bundle, latents_BCHW))
-    return {"latents_BCHW": latents_BCHW.cpu(), "reconstruction_hwC": reconstruction}
+    reconstruction = torch.from_numpy(_decode(bundle.codec, latents_BCHW))
+    encoded = {"latents_BCHW": latents_BCHW.cpu(), "reconstruction_hwC": reconstruction}
+    if bundle.upscaler is not None:
+        encoded["large_BCHW"] = bundle.upscaler.codec.encode(pixels_BCHW).cpu()
+    return encoded
 
 
 @torch.no_grad()
-def _decode(bundle: Bundle, latents_BCHW: Tensor) -> NDArray[np.float32]:
+def _decode(codec: Codec, latents_BCHW: Tensor) -> NDArray[np.float32]:
     """Latents, B = 1 -> float32 hwC in 0..1."""
-    pixels_BCHW = bundle.codec.decode(latents_BCHW)
+    pixels_BCHW = codec.decode(latents_BCHW)
     return ((pixels_BCHW[0].permute(1, 2, 0).float().cpu() + 1) / 2).clamp(0, 1).contiguous().numpy()

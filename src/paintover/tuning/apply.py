@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from torch import Tensor
 
 from paintover.models.denoiser import Denoiser
+from paintover.tuning.upscaler import of_upscaler
 from paintover.tuning.weights import PREFIX, with_weights
 from paintover.tuning.words import PREFIX as WORDS
 from paintover.tuning.words import with_words
@@ -26,10 +27,11 @@ _latest: list[Any] = []  # one: edits that come one after the other find it, and
 
 
 def applied(bundle: Bundle, tensors: Mapping[str, Tensor], digest: str) -> Bundle:
-    """The bundle bent by what was learnt: `unet.` weights and `words.`; what no bundle has (Imagic's target) is left out.
+    """The bundle bent by what was learnt: `unet.` and `upscaler.unet.` weights, and `words.`; what no bundle has (Imagic's
+    target) is left out.
 
-    Nothing of `bundle` is changed, and what was not tuned is shared. digest: of the tensors, which makes the fingerprint another
-    one. Raises ModelError for tensors that do not fit.
+    Nothing of `bundle` is changed, and what was not tuned is shared. digest: of the tensors, which makes the fingerprint
+    another one. Raises ModelError for tensors that do not fit.
     """
 
     def make() -> Bundle:
@@ -37,13 +39,17 @@ def applied(bundle: Bundle, tensors: Mapping[str, Tensor], digest: str) -> Bundl
         denoiser: Any = bundle.denoiser
         if any(name.startswith(PREFIX) for name in tensors):
             denoiser = network(denoiser, tensors)
-        return replace(bundle, denoiser=denoiser, text=with_words(bundle.text, words), tuned=digest)
+        upscaler, learnt = bundle.upscaler, of_upscaler(tensors)
+        if upscaler is not None and learnt:
+            upscaler = replace(upscaler, denoiser=network(upscaler.denoiser, learnt))
+        text = with_words(bundle.text, words)
+        return replace(bundle, denoiser=denoiser, text=text, upscaler=upscaler, tuned=digest)
 
     return _once((id(bundle), digest), (bundle,), make)
 
 
 def network(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
-    """`with_weights`, made once for the same tensors (these very objects) while it is in use, and for the latest a while longer.
+    """`with_weights`, made once for the same tensors (these very objects) while it is in use; the latest stays a while longer.
 
     So many edits after one tuning share their denoiser calls, and the memory.
     """

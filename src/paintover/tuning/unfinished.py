@@ -3,54 +3,64 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import time
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from paintover.models import tensors as files
+
+EVERY = 20.0  # seconds between two writings at least
 _CARRIED = "carried/"
 
 
 class Unfinished:
     """Where a tuning leaves its state, so that a kill at any moment costs the iterations since it was last written.
 
-    path: the file; None keeps nothing. every: seconds between two writings at least; and writing may take a twentieth of the
-    time, so that large models are written seldom. A disk that is full, or cannot be written to, stops no tuning.
+    path: the file; None keeps nothing. every: seconds between two writings at least (None: EVERY); and writing may take a
+    twentieth of the time, so that large models are written seldom. A disk that is full, or cannot be written to, stops no
+    tuning. What was damaged on the disk counts as not there.
     """
 
-    def __init__(self, path: Path | None, every: float = 20.0) -> None:
-        self.path, self.every = path, every
-        self._written, self._took = time.monotonic(), 0.0
+    def __init__(self, path: Path | None, every: float | None = None) -> None:
+        self.path, self.every = path, EVERY if every is None else every
+        self._began = self._written = time.monotonic()
+        self._took = 0.0
+        self._before: float | None = None
         self._carried: dict[str, Tensor] | None = None
 
     def carried(self) -> dict[str, Tensor]:
         """What stages that are over came to (`carry`), for those after them to go on from; {} where none is over."""
         if self._carried is None:
-            tensors, _ = self._read(carried=True) or ({}, {})
-            self._carried = {name.removeprefix(_CARRIED): tensor for name, tensor in tensors.items()}
-        return dict(self._carried)
+            self.read()
+        return dict(self._carried or {})
 
     def carry(self, tensors: dict[str, Tensor]) -> None:
         """A stage is over: what it came to is written with every state of the stages after it."""
         self._carried = self.carried() | {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
+    def spent(self) -> float:
+        """Seconds that went into what is there, before this began."""
+        if self._before is None:
+            self.read()
+        return self._before or 0.0
+
     def read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """(tensors, facts) as they were written last; None where there is nothing, or nothing whole."""
-        return self._read(carried=False)
-
-    def _read(self, carried: bool) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        if self.path is None or not self.path.is_file():
-            return None
+        found: dict[str, Tensor] = {}
+        facts: dict[str, str] = {}
         try:
-            with safe_open(self.path, "pt") as file:
-                names = [name for name in file.keys() if name.startswith(_CARRIED) == carried]  # noqa: SIM118
-                return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-        except (OSError, SafetensorError):
-            return None
+            data = files.read(self.path) if self.path is not None else bytearray()
+            if files.checked(data):
+                found, facts = files.parse(data, 32), files.facts(data, 32)
+        except (OSError, ValueError):
+            found = {}
+        if self._carried is None:
+            carried = {name: tensor for name, tensor in found.items() if name.startswith(_CARRIED)}
+            self._carried = {name.removeprefix(_CARRIED): tensor.clone() for name, tensor in carried.items()}
+        if self._before is None:
+            self._before = float(facts.get("seconds", 0))
+        return ({name: t for name, t in found.items() if not name.startswith(_CARRIED)}, facts) if found else None
 
     def due(self) -> bool:
         return self.path is not None and time.monotonic() - self._written > max(self.every, 20 * self._took)
@@ -59,19 +69,11 @@ class Unfinished:
         if self.path is None:
             return
         began = time.monotonic()
-        tensors = tensors | {_CARRIED + name: tensor for name, tensor in self.carried().items()}
-        with contextlib.suppress(OSError, SafetensorError):
+        facts = facts | {"seconds": str(self.spent() + began - self._began)}
+        with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=self.path.stem, suffix=".part", dir=self.path.parent)
-            os.close(handle)
-            try:
-                save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata=facts)
-                with open(part, "rb") as written:
-                    os.fsync(written.fileno())
-                os.replace(part, self.path)
-            except BaseException:
-                os.unlink(part)
-                raise
+            with files.whole(self.path, sync=True) as file:
+                files.put_checked(file, tensors | {_CARRIED + name: tensor for name, tensor in self.carried().items()}, facts)
         self._written = time.monotonic()
         self._took = self._written - began
 

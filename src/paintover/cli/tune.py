@@ -1,0 +1,225 @@
+"""`tune`: bend a model to a picture once, and edit with it often; `tuned`: what is kept of that, and throwing it away."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paintover.cli.shared import (
+    AsJson,
+    Device,
+    MaxBytes,
+    MaxFrames,
+    MaxPixels,
+    Model,
+    app,
+    console,
+    limits_of,
+    plain,
+    print_json,
+    progress,
+    tell,
+    with_knobs,
+)
+from paintover.errors import Cancelled, RequestError
+from paintover.orders.tune import USUAL, TunedModel, editors
+from paintover.tuning import store
+
+if TYPE_CHECKING:
+    from paintover.tuning.store import Tuning
+
+_EVERY = 30.0  # seconds between lines of progress where stderr is no terminal
+
+
+@app.command()
+@with_knobs(*editors(), of="Tuning")
+def tune(
+    *,
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="The picture's file; some editors take several.")],
+    name: Annotated[str | None, typer.Option(help="What to call it (default: as the picture is called).")] = None,
+    editor: Annotated[str, typer.Option(help=f"{', '.join(editors())}.")] = USUAL,
+    caption: Annotated[str | None, typer.Option(help="imagic: what the result shall show; it is learnt too.")] = None,
+    model: Model = "builtin",
+    keep: Annotated[
+        Path | None, typer.Option(help="Also write what is learnt into this folder, as diffusers loads it.")
+    ] = None,
+    days: Annotated[float, typer.Option(help="Keep it for so many days from its last use on.")] = store.DAYS,
+    force: Annotated[bool, typer.Option("--force", help="Replace a tuning of that name, and the folder.")] = False,
+    as_json: AsJson = False,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    max_frames: MaxFrames = None,
+    knobs: dict[str, Any],
+) -> None:
+    """Bend a model to a picture once, slowly; then edit with it often, quickly: paintover edit --tuned NAME "..."
+
+    Ctrl-C loses nothing: the same command goes on where it was.
+    """
+    from paintover.orders.tune import tune as run
+
+    if keep is not None and keep.exists() and not force and any(keep.iterdir()):
+        raise RequestError(f"{keep} exists already; choose another folder, or replace it with --force")
+    with _interruptible() as cancelled, _progress("tuning") as on_step:
+        try:
+            model_of = run(
+                pictures if len(pictures) > 1 else pictures[0],
+                editor=editor,
+                name=name or store.named_after(pictures[0]),
+                numbered=name is None,
+                caption=caption,
+                model=model,
+                days=days,
+                force=force,
+                limits=limits_of(max_pixels, max_bytes, max_frames),
+                device=device,
+                on_step=on_step,
+                cancelled=cancelled,
+                **knobs,
+            )
+        except Cancelled:
+            tell("paintover: interrupted; the same command goes on where it was")
+            raise typer.Exit(130) from None
+    for note in model_of.notes:
+        tell(f"paintover: note: {note}")
+    kept = model_of.keep(keep, force=force) if keep is not None else None
+    if model_of.name is None and kept is None:
+        raise typer.Exit(1)
+    if as_json:
+        print_json(_described(model_of, kept))
+        return
+    _say(model_of, kept)
+
+
+@app.command()
+def tuned(
+    *,
+    discard: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Delete this one now (may be repeated).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tunings that are kept; or discard some."""
+    if discard:
+        for name in discard:
+            record = store.discard(name)
+            if record is not None and record.key:
+                from paintover.engine.cache import shared
+
+                shared().forget(record.key)
+            tell(f"{name}: deleted")
+        if as_json:
+            print_json({"discarded": discard})
+        return
+    store.sweep()
+    there = store.listed()
+    for name in store.broken():
+        tell(f"paintover: note: the tuning {name!r} is damaged; discard it: paintover tuned --discard {name}")
+    if as_json:
+        print_json({"tuned": [_told(tuning) for tuning in there]})
+        return
+    if not there:
+        tell('there is no tuning; make one: paintover tune PICTURE, then: paintover edit --tuned NAME "..."')
+        return
+    from rich.table import Table
+
+    table = Table(*("name", "editor", "word", "picture", "model", "on disk", "took", "expires"), box=None, header_style="bold")
+    for tuning in there:
+        record = tuning.record
+        of = ", ".join(plain(source.name) for source in record.pictures)
+        size, took, until = _size(tuning.bytes_on_disk()), _time(record.seconds), _until(record.expires)
+        table.add_row(record.name, str(record.editor), record.word or "-", of, plain(str(record.model)), size, took, until)
+    console().print(table, markup=False)
+
+
+def _say(model: TunedModel, kept: Path | None) -> None:
+    """What it is called, and how it is used."""
+    record, word = model.record, model.word
+    of = ", ".join(Path(source.name).name for source in record.pictures)
+    took = "tuned before" if model.found else f"took {_time(model.seconds)}"
+    print(plain(f"tuned: {model.name or '(not kept)'} ({model.editor}, {of}; {took})"))
+    if word:
+        print(plain(f"word: {word}; say it in captions of other editors (with {model.editor} as it explains)"))
+    if model.name is not None:
+        said = f'"{record.caption}"' if record.caption else '"..."'
+        print(plain(f"edit: paintover edit --tuned {model.name} {said}"))
+        if word:
+            print(plain(f'make: paintover imagine "a photo of {word}" --tuned {model.name}'))
+        print(plain(f"expires: {_until(model.expires)}; sooner: paintover tuned --discard {model.name}"))
+    if kept is not None:
+        print(plain(f"kept: {kept}"))
+
+
+def _described(model: TunedModel, kept: Path | None) -> dict[str, Any]:
+    told = _told(model.tuning) | {"found": model.found}
+    return told | ({"kept": str(kept)} if kept is not None else {})
+
+
+def _told(tuning: Tuning) -> dict[str, Any]:
+    said = tuning.record.model_dump(mode="json", exclude={"format", "key"})
+    folder = None if tuning.folder is None else str(tuning.folder)
+    return said | {"bytes": tuning.bytes_on_disk(), "folder": folder}
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: once, it waits for the iteration's end, so that all of it is kept; twice, it does not."""
+    pressed = threading.Event()
+
+    def press(number: int, frame: Any) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        tell("stopping after this iteration (Ctrl-C again: at once) ...")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield pressed.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[Any], None] | None]:
+    """A bar with the time left; where stderr is no terminal, a line now and then."""
+    if sys.stderr.isatty():
+        with progress(what) as on_step:
+            yield on_step
+        return
+    began, first, said, stage = time.monotonic(), 0, time.monotonic(), ""
+
+    def line(report: Any) -> None:
+        nonlocal began, first, said, stage
+        now = time.monotonic()
+        if report.what != stage:
+            began, first, stage = now, report.i, report.what
+        elif now - said > _EVERY:
+            said = now
+            left = (now - began) / (report.i - first) * (report.total - 1 - report.i)
+            tell(f"{report.what or what}: {report.i + 1} of {report.total}, about {_time(left)} left")
+
+    yield line
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
+
+
+def _time(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _until(moment: Any) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC") if moment is not None else "never"

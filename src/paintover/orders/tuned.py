@@ -1,0 +1,109 @@
+"""What an order has of a tuning: whose editor and model it takes unless told otherwise, and what goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paintover import picture as pictures
+from paintover.editors import knobs
+from paintover.editors.editor import Editor
+from paintover.editors.tuned import Tuned
+from paintover.errors import KnobError, ModelError, RequestError
+from paintover.tuning import store
+from paintover.tuning.store import Tuning
+
+if TYPE_CHECKING:
+    from paintover.models.bundle import Bundle
+    from paintover.picture.limits import Limits
+    from paintover.picture.open import Picture
+    from paintover.request import EditRequest
+
+WITHOUT_ITS_OWN = "sdedit"  # edits what other software tuned, where no editor is named
+
+
+def found(tuned: str | Path | Tuning | None) -> Tuning | None:
+    """The tuning of that name, or of a folder. Raises RequestError, ModelError."""
+    return store.find(tuned) if isinstance(tuned, (str, Path)) else tuned
+
+
+def asked(tuning: Tuning | None, editor: str | None, model: str | Path | None, usual: str) -> dict[str, Any]:
+    """Editor, model and tuning of a request: where none is named, the tuning's own, or what is usual."""
+    if tuning is None:
+        return {"editor": editor or usual, "model": str(model or "builtin")}
+    record = tuning.record
+    own = record.editor or WITHOUT_ITS_OWN
+    return {"editor": editor or own, "model": str(model or record.model or "builtin"), "tuned": record.name}
+
+
+def in_folder(tuned: Any, folder: Path) -> Any:
+    """A folder that is named from another one; a tuning's name is left as it is."""
+    return str(folder / tuned) if isinstance(tuned, str) and ("/" in tuned or "\\" in tuned) else tuned
+
+
+def is_own(tuning: Tuning | None, editor: Editor[Any]) -> bool:
+    """Whether it is the tuning's own editor, which takes what was learnt as its preparation."""
+    return tuning is not None and tuning.record.editor == editor.name
+
+
+def check(tuning: Tuning, editor: Editor[Any], request: EditRequest) -> None:
+    """Raises RequestError for an editor that the tuning is nothing to, KnobError for knobs that it has settled."""
+    record = tuning.record
+    if is_own(tuning, editor):
+        settled = knobs.read(editor.name, editor.Knobs, record.knobs)
+        given = knobs.read(editor.name, editor.Knobs, {**record.knobs, **request.knobs})
+        for name in record.knobs:
+            if getattr(settled, name) != getattr(given, name):
+                raise KnobError(
+                    f"{name} was settled by {tuning.said} ({name} {getattr(settled, name)!r}); leave it out, or tune again"
+                )
+    elif isinstance(editor, Tuned):
+        whose = f"{record.editor} made {tuning.said}" if record.editor else f"{tuning.said} was not made by {editor.name}"
+        raise RequestError(f"{editor.name} tunes by itself, and {whose}; leave one of them out, or use another editor")
+    elif "text-to-image" not in editor.needs:
+        raise RequestError(f"{editor.name} makes nothing from captions, and {tuning.said} is for these; use another editor")
+
+
+def knobs_of(tuning: Tuning | None, editor: Editor[Any]) -> dict[str, Any]:
+    """The knobs that are settled."""
+    return dict(tuning.record.knobs) if tuning is not None and is_own(tuning, editor) else {}
+
+
+def picture_of(tuning: Tuning, limits: Limits) -> Picture:
+    """The picture that was tuned on, or the first of them. Raises RequestError where it is not kept."""
+    data = tuning.picture()
+    if data is None:
+        raise RequestError(f"{tuning.said} holds no picture; name the one to edit")
+    source = tuning.record.pictures[0]
+    return replace(pictures.open(data, limits), sha256=source.sha256, name=source.name)
+
+
+def check_picture(tuning: Tuning, editor: Editor[Any], picture: Picture) -> None:
+    """Raises RequestError for another picture than the one that the editor can edit now."""
+    if not (is_own(tuning, editor) and isinstance(editor, Tuned) and editor.bound and tuning.record.pictures):
+        return
+    if picture.sha256 not in {source.sha256 for source in tuning.record.pictures}:
+        name = tuning.record.pictures[0].name
+        raise RequestError(
+            f"{tuning.said} is of another picture ({name}), and {editor.name} edits that alone; leave the picture out, or tune "
+            f"the model to {picture.name}"
+        )
+
+
+def check_model(tuning: Tuning, bundle: Bundle) -> None:
+    """Raises ModelError for another model than the one that was tuned."""
+    record = tuning.record
+    if record.model_fingerprint is not None and record.model_fingerprint != bundle.fingerprint:
+        raise ModelError(
+            f"{tuning.said} is of the model {record.model} ({record.model_fingerprint[:12]}), and {bundle.name} is another one "
+            f"now ({bundle.fingerprint[:12]}); leave --model out, or tune this one"
+        )
+
+
+def note(tuning: Tuning, editor: Editor[Any], words: str) -> list[str]:
+    """What may surprise: a caption that does not say what was learnt."""
+    word = tuning.record.word
+    if not word or is_own(tuning, editor) or editor.told != "caption" or word.lower() in words.lower():
+        return []
+    return [f"the caption does not say {word!r}, which is what {tuning.said} taught the model"]
