@@ -182,6 +182,25 @@ def test_what_was_interrupted_in_either_stage_goes_on_bit_for_bit(after, tune, s
     assert all(torch.equal(rest[name], whole[name]) for name in whole)
 
 
+def test_of_a_cascade_the_second_stage_is_bent_too(tmp_path):
+    """Told the caption as it is; and what is interrupted there goes on there."""
+    cascade = load(tiny(tmp_path / "cascade", "cascade"), "cpu")
+    large = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    low, file = cascade.codec.encode(large), tmp_path / "state.unfinished"
+    asked = replace(context(cascade, batch=2, rate=0.01), shape=tuple(low.shape), source_BCHW=low, large_BCHW=large)
+    whole = tuned(asked)
+    assert {name.split(".")[0] for name in whole} == {"target", "unet", "upscaler"}
+    own = cascade.upscaler.denoiser.unet.state_dict()
+    assert all(not torch.equal(whole[f"upscaler.unet.{name}"], own[name]) for name in ("conv_in.weight", "conv_out.weight"))
+    first = IMAGIC.prepare(replace(asked, unfinished=file))
+    stages = [next(first).what for _ in range(4 + 3 + 2)]
+    first.close()
+    assert stages == ["caption"] * 4 + ["weights"] * 3 + ["upscaler"] * 2
+    second = IMAGIC.prepare(replace(asked, unfinished=file))
+    assert (next(second).i, whole.keys()) == (2, (rest := run(second, cascade.denoiser)).keys())
+    assert all(torch.equal(rest[name].cpu(), whole[name]) for name in whole)
+
+
 def test_one_tuning_serves_every_alpha_guidance_and_seed_and_another_caption_is_another(tiny_bundle, photo, tmp_path):
     cache = PrepareCache(tmp_path)
     seen: list[str] = []

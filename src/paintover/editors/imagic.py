@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, JsonValue
 
@@ -14,9 +15,12 @@ from paintover.editors.tuned import Tuned, TuningKnobs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from paintover.models.bundle import Bundle
+    from paintover.models.denoiser import Denoiser
     from paintover.path.predict import Condition, Path, Preparation
+    from paintover.tuning.unfinished import Unfinished
 
-TARGET = "target."
+TARGET, WEIGHTS = "target.", "unet."  # what the names of what is learnt begin with
 
 
 class ImagicTuning(TuningKnobs):
@@ -54,13 +58,14 @@ class Imagic(Tuned[ImagicKnobs]):
     Tuning = ImagicTuning
     Knobs = ImagicKnobs
 
-    def check(self, context: Context[ImagicKnobs]) -> None:
-        window.check_strength(context.knobs.strength, context.steps)
+    def settled(self, knobs: ImagicKnobs, bundle: Bundle) -> ImagicKnobs:
+        return knobs.model_copy(update={"rate": _rate(knobs, bundle)})
 
     def rate(self, context: Context[ImagicKnobs]) -> float:
-        if context.knobs.rate is not None:
-            return context.knobs.rate
-        return 1e-4 if context.knobs.tune == "lora" else 2e-6
+        return _rate(context.knobs, context.bundle)
+
+    def check(self, context: Context[ImagicKnobs]) -> None:
+        window.check_strength(context.knobs.strength, context.steps)
 
     def notes(self, context: Context[ImagicKnobs]) -> list[str]:
         notes = super().notes(context)
@@ -72,40 +77,59 @@ class Imagic(Tuned[ImagicKnobs]):
         return super().prepared_from(context) | {"caption": context.request.instruction}
 
     def prepare(self, context: Context[ImagicKnobs]) -> Preparation:
-        from torch.nn import Parameter
-
-        from paintover.tuning import loss
-        from paintover.tuning.loop import tune
-        from paintover.tuning.optimiser import InBackward, adam
+        from paintover.tuning import upscaler
         from paintover.tuning.unfinished import Unfinished
-        from paintover.tuning.weights import trainable, tuned_of
+        from paintover.tuning.weights import trainable
 
         knobs: Any = context.knobs
-        base: Any = context.bundle.denoiser
-        learner = trainable(base, knobs.tune, knobs.rank)
-        weights = tuned_of(learner)
-        x0_BCHW = context.source.expand(knobs.batch, -1, -1, -1)
-
-        def error(stage: int, told: Condition, i: int) -> Tensor:
-            drawn = loss.drawn(stage, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
-            return loss.denoising(learner, x0_BCHW, *drawn, told)
-
         unfinished = Unfinished(context.unfinished)
-        target = unfinished.carried()
-        if not target:
-            learner.unet.requires_grad_(False)
-            leaves = {name: Parameter(states.clone()) for name, states in _named(_target(context)).items()}
-            bent = _told(leaves)
-            first = InBackward(leaves, adam(knobs.embedding_rate))
-            yield from tune(lambda i: error(0, bent, i), first, knobs.embedding_iterations, unfinished, "caption")
-            target = {name: leaf.detach() for name, leaf in leaves.items()}
-            unfinished.carry(target)
-        told = _told({name: states.to(context.device) for name, states in target.items()})
-        for weight in weights.values():
+        made = unfinished.carried()
+        if not any(name.startswith(WEIGHTS) for name in made):
+            learner = trainable(cast("Denoiser", context.bundle.denoiser), knobs.tune, knobs.rank)
+            made = made or (yield from self._bent_caption(context, learner, unfinished))
+            unfinished.carry(made)
+            made |= yield from self._bent_weights(context, learner, made, unfinished)
+        if context.bundle.upscaler is None or context.large_BCHW is None:
+            return made
+        unfinished.carry(made)  # a cascade: its second stage is told the caption as it is, there and here
+        settings = {"kind": knobs.tune, "rank": knobs.rank, "rate": self.rate(context), "batch": knobs.batch}
+        settings |= {"iterations": knobs.iterations, "unfinished": unfinished}
+        told = _target(context)
+        return made | (yield from upscaler.tuned(context.bundle.upscaler, context.source, context.large_BCHW, told, **settings))
+
+    def _bent_caption(self, context: Context[ImagicKnobs], learner: Denoiser, unfinished: Unfinished) -> Preparation:
+        """e_opt, by Adam."""
+        from torch.nn import Parameter
+
+        from paintover.tuning.loop import tune
+        from paintover.tuning.optimiser import InBackward, adam
+
+        knobs = context.knobs
+        learning = [weight for weight in learner.unet.parameters() if weight.requires_grad]
+        learner.unet.requires_grad_(False)
+        leaves = {name: Parameter(states.clone()) for name, states in _named(_target(context)).items()}
+        optimiser = InBackward(leaves, adam(knobs.embedding_rate))
+        error = partial(_error, context, learner, 0, _told(leaves))
+        yield from tune(error, optimiser, knobs.embedding_iterations, unfinished, "caption")
+        for weight in learning:
             weight.requires_grad_(True)
-        second = InBackward(weights, adam(self.rate(context)))
-        yield from tune(lambda i: error(1, told, i), second, knobs.iterations, unfinished, "weights")
-        return target | {name: weight.detach().to(base.dtype) for name, weight in weights.items()}
+        return {name: leaf.detach() for name, leaf in leaves.items()}
+
+    def _bent_weights(
+        self, context: Context[ImagicKnobs], learner: Denoiser, target: Mapping[str, Tensor], unfinished: Unfinished
+    ) -> Preparation:
+        """theta*, by Adam."""
+        from paintover.tuning.loop import tune
+        from paintover.tuning.optimiser import InBackward, adam
+        from paintover.tuning.weights import tuned_of
+
+        weights = tuned_of(learner)
+        told = _told({name: states.to(context.device) for name, states in target.items()})
+        optimiser = InBackward(weights, adam(self.rate(context)))
+        error = partial(_error, context, learner, 1, told)
+        yield from tune(error, optimiser, context.knobs.iterations, unfinished, "weights")
+        dtype = context.bundle.denoiser.dtype
+        return {name: weight.detach().to(dtype) for name, weight in weights.items()}
 
     def path(self, context: Context[ImagicKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts
@@ -122,6 +146,25 @@ class Imagic(Tuned[ImagicKnobs]):
         eps = noise(context.request.seed, context.shape, context.device)
         x_t0 = late(context.source, eps, steps, knobs.strength)
         return through(self.network(context, prepared), walk(x_t0, steps, classifier_free(between, null, knobs.guidance)))
+
+
+def _rate(knobs: ImagicTuning, bundle: Bundle) -> float:
+    """2e-6 for all weights of a latent model, as the community has it; more for small pixel models, and where few learn."""
+    if knobs.rate is not None:
+        return knobs.rate
+    pixels = bundle.description.codec in ("PixelUnshuffleCodec", "SmallerCodec")
+    if knobs.tune == "lora":
+        return 1e-3 if pixels else 1e-4
+    return 5e-5 if pixels else 2e-6
+
+
+def _error(context: Context[ImagicKnobs], learner: Denoiser, stage: int, told: Condition, i: int) -> Tensor:
+    """How badly the picture is known, told this, by noises of the stage's own."""
+    from paintover.tuning import loss
+
+    x0_BCHW = context.source.expand(context.knobs.batch, -1, -1, -1)
+    drawn = loss.drawn(stage, i, tuple(x0_BCHW.shape), len(learner.alphas_cumprod), context.device)
+    return loss.denoising(learner, x0_BCHW, *drawn, told)
 
 
 def _target(context: Context[ImagicKnobs]) -> Condition:
