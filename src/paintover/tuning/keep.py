@@ -15,15 +15,18 @@ from paintover.errors import ModelError, RequestError
 from paintover.models.files import PARTS, STEMS, files, read_json, weights
 from paintover.tuning import lora_file, word_file
 from paintover.tuning.card import card
+from paintover.tuning.upscaler import PREFIX as UPSCALER
+from paintover.tuning.upscaler import of_upscaler
 from paintover.tuning.weights import LORA, PREFIX, with_weights
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
+    from paintover.models.denoiser import Denoiser
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 WORD_FILE = "learned_embeds.safetensors"
 OTHER_FILE = "paintover.safetensors"
-_WORDS = "words."
+_WORDS, _SECOND = "words.", "upscaler." + PREFIX
 _OURS = {LORA_FILE, OTHER_FILE, "README.md", "model_index.json", "paintover.json", *PARTS}
 
 
@@ -52,12 +55,14 @@ def write(
     lora = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name.endswith(LORA)}
     whole = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name not in lora}
     words = {name.removeprefix(_WORDS): tensor for name, tensor in tensors.items() if name.startswith(_WORDS)}
-    other = {name: tensor for name, tensor in tensors.items() if not name.startswith((PREFIX, _WORDS))}
+    second = {name: tensor for name, tensor in of_upscaler(tensors).items() if whole and not name.endswith(LORA)}
+    apart = (PREFIX, _WORDS, *(UPSCALER + name for name in second))
+    other = {name: tensor for name, tensor in tensors.items() if not name.startswith(apart)}
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir(parents=True)
     try:
         if whole:
-            _bundle(part, with_weights(_unet(base), whole), base, folder.name)
+            _bundle(part, with_weights(_unet(base), whole), base, folder.name, second)
         if lora:
             with_weights(_unet(base), lora)  # says what does not fit
             lora_file.write(part / LORA_FILE, lora)
@@ -89,8 +94,12 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"there is no {path}; expected a folder or a safetensors file of tuned weights or words")
     found: dict[str, Tensor] = {}
     if (path / "model_index.json").is_file() and (path / "unet").is_dir():
-        parts, _ = weights(path, "unet", STEMS["unet"])
-        found = {PREFIX + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
+        for prefix, of in ((PREFIX, "unet"), (_SECOND, "upscaler/unet")):
+            parts = weights(path, of, STEMS[of])[0] if (path / of).is_dir() else []
+            found |= {prefix + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
+        if (path / "upscaler" / "unet").is_dir():
+            parts, _ = weights(path, "upscaler/unet", STEMS["upscaler/unet"])
+            found |= {UPSCALER + PREFIX + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
     single = sorted(one for one in path.iterdir() if one.suffix == ".safetensors")
     named = [one for one in single if one.name in (LORA_FILE, OTHER_FILE) or one.name.startswith("learned_embeds")]
     # A file of another name is the one that is meant where it is the only one, as a folder of a download has it.
@@ -118,15 +127,17 @@ def _unet(base: Bundle) -> Any:
     return base.denoiser
 
 
-def _bundle(part: Path, tuned: Any, base: Bundle, name: str) -> None:
-    """The base's folder with other weights in unet/: what is large is linked, if it lies on the same disk."""
-    tuned.unet.save_pretrained(part / "unet")
+def _bundle(part: Path, bent: Mapping[str, Denoiser], base: Bundle, name: str) -> None:
+    """The base's folder with other weights in the parts that were bent: what is large is linked, if it lies on the same disk."""
+    for of, denoiser in bent.items():
+        unet: Any = denoiser.unet
+        unet.save_pretrained(part / of)
     for file, path in files(base.folder).items():
         of, _, plain = file.rpartition("/")
-        if (of and of != "unet" and path.suffix != ".safetensors") or (file == "paintover.json"):
+        if (of and of not in bent and path.suffix != ".safetensors") or file == "paintover.json":
             (part / of).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / of / plain)
-    for of in (of for of in PARTS if of != "unet" and (base.folder / of).is_dir()):
+    for of in (of for of in PARTS if of not in bent and (base.folder / of).is_dir()):
         stored = sorted((base.folder / of).glob("*.safetensors"))
         if stored and of in STEMS:
             stored, variant = weights(base.folder, of, STEMS[of])
