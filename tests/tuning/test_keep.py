@@ -115,6 +115,23 @@ def test_the_built_in_layout_is_kept_too(tiny_bundle, tmp_path):
         assert torch.equal(tensor, tensors["unet." + name])
 
 
+def test_a_cascades_second_stage_is_kept_with_it(tmp_path):
+    folder = tiny(tmp_path / "base", "cascade")
+    base = load(folder, "cpu")
+    assert base.upscaler is not None
+    own = {f"upscaler.unet.{name}": t.clone() for name, t in base.upscaler.denoiser.unet.state_dict().items()}
+    bent = {name: t + 1 for name, t in own.items()}
+    first = learnt(base, "full")
+    weights = (folder / "upscaler" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    for tensors, second in ((first, own), (first | bent, bent)):
+        kept = keep.write(tmp_path / "mine", tensors, base, force=True)
+        again = load(kept, "cpu")
+        assert again.capabilities == base.capabilities
+        assert same({f"upscaler.unet.{name}": t for name, t in again.upscaler.denoiser.unet.state_dict().items()}, second)
+        assert same(keep.read(kept), first | second)
+    assert (folder / "upscaler" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+
 def test_parts_that_a_base_names_and_has_not_are_left_out(full, tmp_path):
     """A bundle from the hub is fetched without its safety checker, and perhaps in half precision only."""
     folder = tiny(tmp_path / "base", "text-to-image")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LORA_FILE = "pytorch_lora_weights.safetensors"
 WORD_FILE = "learned_embeds.safetensors"
 OTHER_FILE = "paintover.safetensors"
-_WORDS, _SECOND = "words.", "upscaler." + PREFIX
+_WORDS = "words."
 _OURS = {LORA_FILE, OTHER_FILE, "README.md", "model_index.json", "paintover.json", *PARTS}
 
 
@@ -56,13 +56,16 @@ def write(
     whole = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name not in lora}
     words = {name.removeprefix(_WORDS): tensor for name, tensor in tensors.items() if name.startswith(_WORDS)}
     second = {name: tensor for name, tensor in of_upscaler(tensors).items() if whole and not name.endswith(LORA)}
-    apart = (PREFIX, _WORDS, *(UPSCALER + name for name in second))
-    other = {name: tensor for name, tensor in tensors.items() if not name.startswith(apart)}
+    apart = {*lora, *whole, *(_WORDS + word for word in words), *(UPSCALER + name for name in second)}
+    other = {name: tensor for name, tensor in tensors.items() if name not in apart}
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir(parents=True)
     try:
         if whole:
-            _bundle(part, with_weights(_unet(base), whole), base, folder.name, second)
+            bent = {"unet": with_weights(_unet(base), whole)}
+            if second and base.upscaler is not None:
+                bent["upscaler/unet"] = with_weights(base.upscaler.denoiser, second)
+            _bundle(part, bent, base, folder.name)
         if lora:
             with_weights(_unet(base), lora)  # says what does not fit
             lora_file.write(part / LORA_FILE, lora)
@@ -94,12 +97,9 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"there is no {path}; expected a folder or a safetensors file of tuned weights or words")
     found: dict[str, Tensor] = {}
     if (path / "model_index.json").is_file() and (path / "unet").is_dir():
-        for prefix, of in ((PREFIX, "unet"), (_SECOND, "upscaler/unet")):
+        for of, prefix in (("unet", PREFIX), ("upscaler/unet", UPSCALER + PREFIX)):
             parts = weights(path, of, STEMS[of])[0] if (path / of).is_dir() else []
             found |= {prefix + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
-        if (path / "upscaler" / "unet").is_dir():
-            parts, _ = weights(path, "upscaler/unet", STEMS["upscaler/unet"])
-            found |= {UPSCALER + PREFIX + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
     single = sorted(one for one in path.iterdir() if one.suffix == ".safetensors")
     named = [one for one in single if one.name in (LORA_FILE, OTHER_FILE) or one.name.startswith("learned_embeds")]
     # A file of another name is the one that is meant where it is the only one, as a folder of a download has it.
@@ -128,7 +128,7 @@ def _unet(base: Bundle) -> Any:
 
 
 def _bundle(part: Path, bent: Mapping[str, Denoiser], base: Bundle, name: str) -> None:
-    """The base's folder with other weights in the parts that were bent: what is large is linked, if it lies on the same disk."""
+    """The base's folder with other weights in the parts that were bent: what is large is linked, if on the same disk."""
     for of, denoiser in bent.items():
         unet: Any = denoiser.unet
         unet.save_pretrained(part / of)
