@@ -10,6 +10,7 @@ from torch import Tensor
 
 from paintover.models.denoiser import Denoiser
 from paintover.path.predict import Condition
+from paintover.tuning.half import half
 
 
 def drawn(seed: int, i: int, shape: tuple[int, ...], timesteps: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -45,5 +46,5 @@ def denoising(denoiser: Denoiser, x0_BCHW: Tensor, t_B: Tensor, noise_BCHW: Tens
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where the machine computes in it (the weights stay float32): half the time there, and slower elsewhere."""
     if device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()):
-        return torch.autocast(device.type, torch.bfloat16)
+        return half(device.type)
     return nullcontext()

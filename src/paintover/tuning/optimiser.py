@@ -64,7 +64,16 @@ def adafactor(rate: float) -> Make:
     """Adafactor (Shazeer & Stern 2018) with a fixed rate: no warm-up, nothing relative to step or weights (UniTune)."""
     from transformers.optimization import Adafactor
 
-    return lambda parameters: Adafactor(
+    class Lean(Adafactor):
+        """Forgets what it has no use for: a number a weight, left all over the memory, that keep it from being used again."""
+
+        def step(self, closure: Any = None) -> Any:
+            answer = super().step(closure)
+            for known in self.state.values():
+                known["RMS"] = 0
+            return answer
+
+    return lambda parameters: Lean(
         parameters, lr=rate, relative_step=False, warmup_init=False, scale_parameter=False, beta1=None, weight_decay=0.0
     )
 
