@@ -37,7 +37,7 @@ class ImagicTuning(TuningKnobs):
 class ImagicKnobs(ImagicTuning):
     alpha: float = Field(1.2, ge=0, le=2, description="how far to go to the caption (0: the picture, as far as it was learnt)")
     guidance: float = Field(7.5, ge=-50, le=50, description="how strongly that is followed (1: no guidance)")
-    strength: float = Field(1, ge=0, le=1, description="late start: how far the picture is noised (1: nothing is left)")
+    strength: float = Field(1.0, ge=0, le=1, description="late start: how far the picture is noised (1: nothing is left)")
 
 
 class Imagic(Tuned[ImagicKnobs]):
