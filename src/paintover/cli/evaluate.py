@@ -192,3 +192,65 @@ def inversion(
         print_json(found)
     else:
         print(evaluation.table(found))
+
+
+@group.command()
+def tuning(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the report: report.json, table.md, curves.jpg.")],
+    count: Annotated[int, typer.Option(min=2, help="How many scenes; each method is tuned on every one.")] = 8,
+    methods: Annotated[str | None, typer.Option(help="Which, as a,b,c (default: all of unitune and its rivals).")] = None,
+    values: Annotated[int | None, typer.Option(min=2, help="Settings of each dial (default: all 5).")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the scenes, and the cores.")] = 1,
+    model: Model = "builtin",
+    steps: Steps = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side (default: the model's own).")] = None,
+    seed: Seed = 1,
+    world: World = Path("world"),
+    photos: Photos = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Tune on held-out scenes by each method, turn its dial from the picture to the words, and compare the curves.
+
+    Fidelity (what the true edit leaves alone) against expressiveness (how near the rest comes to the true target). Run it
+    again to go on after an interruption.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from paintover.evaluation import comparison, tuning_page
+    from paintover.evaluation.tuning import run
+
+    names = [name.strip() for name in methods.split(",")] if methods else None
+    with counted("tuning and editing") as progress:
+        outcomes, found = run(
+            world,
+            photos,
+            out=out,
+            model=model,
+            names=names,
+            values=values,
+            count=count,
+            size=size,
+            seed=seed,
+            steps=steps,
+            force=force,
+            device=device,
+            jobs=jobs,
+            progress=progress,
+        )
+    picture = tuning_page.write(out, outcomes, found)
+    if as_json:
+        print_json({**found, "picture": str(picture)})
+        return
+    wide = Console()
+    for listing in tuning_page.listings(found):
+        table = Table(*listing.heads, title=listing.title, title_justify="left", box=None, pad_edge=False)
+        for row in listing.rows:
+            table.add_row(*row)
+        Console(width=max(wide.width, comparison.WIDTH)).print(table)
+    for line in [*(claim["says"] for claim in found["claims"]), *tuning_page.failed(found)]:
+        print(line)
+    print(picture)
