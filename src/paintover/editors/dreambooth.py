@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from paintover.models.bundle import Bundle
-    from paintover.path.predict import Path, Preparation
+    from paintover.path.predict import Condition, Path, Preparation
+    from paintover.tuning.unfinished import Unfinished
 
+WEIGHTS = "unet."
 # How class pictures are made where the bundle recommends nothing. They need only look like the class: half the usual steps.
 _STEPS, _GUIDANCE = 25, 7.5
 
@@ -94,6 +97,25 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
         return notes
 
     def prepare(self, context: Context[DreamBoothKnobs]) -> Preparation:
+        from paintover.conditions.prompt import prompts
+        from paintover.tuning import upscaler
+        from paintover.tuning.unfinished import Unfinished
+
+        knobs: Any = context.knobs
+        unfinished = Unfinished(context.unfinished)
+        [told] = prompts(context.bundle.text, [f"a photo of {self.word(context)}"])
+        made = {name: tensor for name, tensor in unfinished.carried().items() if name.startswith(WEIGHTS)}
+        if not made:
+            made = yield from self._tuned(context, told, unfinished)
+        if context.bundle.upscaler is None or context.large_BCHW is None:
+            return made
+        unfinished.carry(made)  # a cascade: its second stage too, which needs no class, on the one picture that it has
+        settings = {"kind": knobs.tune, "rank": knobs.rank, "rate": self.rate(context), "batch": knobs.batch}
+        settings |= {"iterations": knobs.iterations, "unfinished": unfinished}
+        return made | (yield from upscaler.tuned(context.bundle.upscaler, context.source, context.large_BCHW, told, **settings))
+
+    def _tuned(self, context: Context[DreamBoothKnobs], told: Condition, unfinished: Unfinished) -> Preparation:
+        """Class pictures, and then both terms of equation 2."""
         import torch
         from torch.optim import AdamW
 
@@ -101,31 +123,30 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
         from paintover.tuning import loss
         from paintover.tuning.loop import tune
         from paintover.tuning.optimiser import InBackward
-        from paintover.tuning.unfinished import Unfinished
         from paintover.tuning.weights import trainable, tuned_of
 
         knobs: Any = context.knobs
         base: Any = context.bundle.denoiser
-        unfinished = Unfinished(context.unfinished)
         pictures = list(context.examples or (context.source,))
         classes = yield from self._class_pictures(context, pictures[0].shape, unfinished)
-        of_thing, of_class = prompts(
-            context.bundle.text, [f"a photo of {self.word(context)}", f"a photo of {knobs.class_word}"]
-        )
+        [of_class] = prompts(context.bundle.text, [f"a photo of {knobs.class_word}"])
         learner = trainable(base, knobs.tune, knobs.rank)
         weights = tuned_of(learner)
+
+        def term(stream: int, i: int, x0_BCHW: Tensor, c: Condition) -> Tensor:
+            drawn = loss.drawn(stream, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
+            return loss.denoising(learner, x0_BCHW, *drawn, c)
 
         def error(i: int) -> Tensor:
             turns = range(i * knobs.batch, (i + 1) * knobs.batch)
             parts = _alike([pictures[n % len(pictures)] for n in turns])
-            total = torch.zeros((), device=context.device)
-            for k, x0_BCHW in enumerate(parts):
-                drawn = loss.drawn(k, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
-                total = total + loss.denoising(learner, x0_BCHW, *drawn, of_thing) * len(x0_BCHW) / knobs.batch
+            total = sum(
+                (term(k, i, part, told) * len(part) / knobs.batch for k, part in enumerate(parts)),
+                torch.zeros((), device=context.device),
+            )
             if classes:
-                x0_BCHW = torch.cat([classes[n % len(classes)] for n in turns])
-                drawn = loss.drawn(len(pictures), i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
-                total = total + knobs.prior_weight * loss.denoising(learner, x0_BCHW, *drawn, of_class)
+                of_turns = torch.cat([classes[n % len(classes)] for n in turns])
+                total = total + knobs.prior_weight * term(len(pictures), i, of_turns, of_class)
             return total
 
         optimiser = InBackward(weights, lambda parameters: AdamW(parameters, lr=self.rate(context), weight_decay=1e-2))
@@ -147,7 +168,7 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
         x_t0 = late(context.source, eps, steps, knobs.strength)
         return through(self.network(context, prepared), walk(x_t0, steps, classifier_free(wanted, unwanted, knobs.guidance)))
 
-    def _class_pictures(self, context: Context[DreamBoothKnobs], like: Any, unfinished: Any) -> Any:
+    def _class_pictures(self, context: Context[DreamBoothKnobs], like: Sequence[int], unfinished: Unfinished) -> Any:
         """Part of the preparation: latents of pictures told "a photo of dog", about as large as those of shape `like`."""
         from paintover.conditions.prompt import prompts
         from paintover.path.guidance import classifier_free

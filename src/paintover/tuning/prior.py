@@ -51,7 +51,7 @@ def class_pictures(
     return made
 
 
-def square(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]:
+def square(shape: Sequence[int], multiple: int) -> tuple[int, int, int, int]:
     """(1, C, N, N) of about as many pixels as a (1, C, H, W), N being a multiple of `multiple`."""
     side = max(1, round((shape[-2] * shape[-1]) ** 0.5 / multiple)) * multiple
     return 1, shape[1], side, side
