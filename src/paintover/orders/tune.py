@@ -18,8 +18,9 @@ from paintover.editors import knobs as knobs_of
 from paintover.editors import registry
 from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, ModelError, RequestError
+from paintover.orders import order as order_of
 from paintover.orders import tuned as of_tuning
-from paintover.orders.order import Checked, Order, beside, path_of, pixels_of, request_for
+from paintover.orders.order import Checked, Order, path_of, pixels_of, request_for
 from paintover.orders.run import edit_one, imagined
 from paintover.picture.limits import Limits
 from paintover.request import EditResult
@@ -143,7 +144,7 @@ class TunedModel:
         tuning = self._open()
         request = imagined(prompt, then, editor, tuning, None, knobs=knobs, seed=seed or 0, steps=steps)
         target = Path(out) if out is not None else None
-        source = beside(target, "source") if target is not None and then is not None else None
+        source = order_of.beside(target, "source") if target is not None and then is not None else None
         order = Order(request, out=target, force=force, on_step=on_step, out_source=source, tuning=tuning)
         return edit_one(order, self._cache, self._device)
 
@@ -160,9 +161,8 @@ class TunedModel:
         about = {"editor": record.editor, "word": record.word, "caption": record.caption, **record.knobs}
         bundle = load(str(record.model), device=self._device)
         of_tuning.check_model(tuning, bundle)
-        kept = keep.write(Path(folder), tuning.tensors(), bundle, about, force=force)
-        store.describe(kept, record)
-        return kept
+        beside = {store.RECORD: store.description(record)}
+        return keep.write(Path(folder), tuning.tensors(), bundle, about, beside=beside, force=force)
 
     def discard(self) -> None:
         """Deletes what was learnt, from memory and from the disk."""

@@ -178,7 +178,7 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     record["evaluations"] = evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
     seen = picture.warnings if picture is not None else ()
-    record["warnings"] = [*seen, *work.notes, *work.checked.editor.notes(work.context), *work.context.remarks]
+    record["warnings"] = [*seen, *work.notes, *work.checked.editor.notes(work.context)]
     record["seconds"] = {
         "prepare": round(prepared - work.began, 3),
         "walk": round(walked - prepared, 3),

@@ -348,18 +348,21 @@ def _sums(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def describe(folder: Path, record: Record) -> None:
-    """Says in a folder of what was learnt how it was, without its pictures, so that it can be used as a tuning."""
+def description(record: Record) -> bytes:
+    """What tuned.json holds in a folder of one's own: it stays, and its pictures are not with it."""
     pictures = tuple(source.model_copy(update={"file": None}) for source in record.pictures)
-    update = {"name": folder.name, "pictures": pictures, "days": None, "expires": None, "key": ""}
-    _write_record(folder, record.model_copy(update=update))
+    return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None, "key": ""}))
+
+
+def _json(record: Record) -> bytes:
+    return record.model_dump_json(indent=2).encode() + b"\n"
 
 
 def _write_record(folder: Path, record: Record) -> None:
     from paintover.models import tensors as files
 
     with files.whole(folder / RECORD) as file:
-        file.write(record.model_dump_json(indent=2).encode() + b"\n")
+        file.write(_json(record))
 
 
 def _put(part: Path, home: Path, record: Record, replacing: bool) -> None:
