@@ -13,6 +13,7 @@ from paintover import cli, picture
 from paintover.conditions.prompt import prompts
 from paintover.editors import registry
 from paintover.editors.sdedit import SDEdit
+from paintover.editors.tuned import Tuned
 from paintover.errors import PaintoverError, RequestError
 from paintover.evaluation import captioned, claim, comparison
 from paintover.evaluation.captioned import ROUNDS, Captioned, cases
@@ -111,7 +112,10 @@ def test_a_world_without_such_scenes_says_so(held_out, monkeypatch):
 
 def test_columns_are_the_editors_of_pictures_and_published_forms():
     names = [column.name for column in columns()]
-    assert [name for name in names if name not in PUBLISHED] == [n for n in registry.names() if n != "imagine"]
+    left_out = ("imagine", *(name for name in registry.names() if isinstance(registry.get(name), Tuned)))
+    assert [name for name in names if name not in PUBLISHED] == [n for n in registry.names() if n not in left_out]
+    assert {"imagine", "unitune"} <= {*left_out}
+    assert [column.name for column in columns(["unitune"])] == ["unitune"]  # whoever asks for it has it
     assert [column.name for column in columns(["sdedit", "instruct", "sdedit"])] == ["sdedit", "instruct"]
     with pytest.raises(RequestError, match=r"no editor 'sdedot' to compare \(did you mean 'sdedit'\?\)"):
         columns(["sdedot"])

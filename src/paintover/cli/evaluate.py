@@ -92,7 +92,10 @@ def editors(
     ],
     count: Annotated[int, typer.Option(min=1, help="How many scenes; 16 are a full round.")] = 16,
     editors: Annotated[
-        str | None, typer.Option(help="Which, as a,b,c (default: all, and published forms such as mdp-noise+null-text).")
+        str | None,
+        typer.Option(
+            help="Which, as a,b,c (default: all that need no tuning, and published forms such as mdp-noise+null-text)."
+        ),
     ] = None,
     model: Model = "builtin",
     steps: Steps = None,

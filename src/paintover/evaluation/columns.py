@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from paintover.editors import knobs, registry
+from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, RequestError
 
 FOUR = ("mdp-noise", "mdp-condition", "mdp-latent", "mdp-guidance")  # MDP's four forms
@@ -37,7 +38,9 @@ class Column:
 
 
 def columns(names: list[str] | None = None) -> list[Column]:
-    """The columns called so; all that there are if None. Raises RequestError for a name that is none."""
+    """The columns called so. None: all that there are, but for editors that are tuned on each picture first, which takes them
+    minutes, and which `evaluation.tuning` compares. Raises RequestError for a name that is none.
+    """
     able = [name for name in registry.names() if registry.get(name).picture != "never"]
     there = {name: Column(name, name) for name in able}
     there |= {name: Column(name, editor, more) for name, (editor, more) in PUBLISHED.items() if _takes(editor, more)}
@@ -46,7 +49,8 @@ def columns(names: list[str] | None = None) -> list[Column]:
             near = get_close_matches(name, there, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise RequestError(f"there is no editor {name!r} to compare{hint}; choose of {', '.join(there)}")
-    return [there[name] for name in dict.fromkeys(names or there)]
+    quick = (name for name, column in there.items() if not isinstance(registry.get(column.editor), Tuned))
+    return [there[name] for name in dict.fromkeys(names or quick)]
 
 
 def _takes(editor: str, more: dict[str, Any]) -> bool:
