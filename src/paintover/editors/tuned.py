@@ -46,7 +46,10 @@ class Tuned(Editor[K]):
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
         knobs = context.knobs.model_dump(mode="json")
-        return {name: knobs[name] for name in self.Tuning.model_fields} | {"rate": self.rate(context)}
+        depends = {name: knobs[name] for name in self.Tuning.model_fields} | {"rate": self.rate(context)}
+        if depends.get("tune") == "full":
+            depends.pop("rank")  # of a LoRA alone
+        return depends
 
     def rate(self, context: Context[K]) -> float:
         """The learning rate: as asked for, or else what suits the model."""
