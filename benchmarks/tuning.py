@@ -8,7 +8,7 @@ every iteration, the UNet's default attention, transformers' Adafactor over all 
 through (for LoRA: over peft's adapter). Ours is the product: an edit by `unitune` with nothing in its cache, which tunes first.
 
 Models: the built-in one (its real weights, 128 px), and one of random weights with Stable Diffusion's proportions: a KL
-autoencoder, CLIP with 77 tokens, a UNet of four levels, a fifth of SD 1.5's widths, 256 px.
+autoencoder, CLIP with 77 tokens, a UNet of four levels, a fifth of SD 1.5's widths, 192 px.
 
 *Time*: both sides take turns in one process, `--block` iterations each, the order reversed every time; medians of the blocks
 are compared, so that a machine's other work falls on both. `tune` is all that comes before the edit's first step, the blocks
@@ -72,14 +72,14 @@ def stable_diffusion_in_small(folder: Path) -> Path:
     tiny(folder, kind="text-to-image")
     torch.manual_seed(0)
     UNet2DConditionModel(
-        sample_size=32, block_out_channels=(64, 128, 256, 256), attention_head_dim=8, cross_attention_dim=192
+        sample_size=24, block_out_channels=(64, 128, 256, 256), attention_head_dim=8, cross_attention_dim=192
     ).save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(32, 64, 128, 128),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
-        sample_size=256,
+        sample_size=192,
     ).save_pretrained(folder / "vae")
     config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
     config.update({"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12})
@@ -243,6 +243,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     if asked.peak:
         print(peak(Path(asked.peak[0]), *asked.peak[1:]))
         return
