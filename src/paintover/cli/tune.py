@@ -145,7 +145,7 @@ def _say(model: TunedModel, kept: Path | None) -> None:
     took = "tuned before" if model.found else f"took {_time(model.seconds)}"
     print(plain(f"tuned: {model.name or '(not kept)'} ({model.editor}, {of}; {took})"))
     if word:
-        print(plain(f"word: {word}; say it in captions of other editors (with {model.editor} as it explains)"))
+        print(plain(f"word: {word} ({model.editor} says it by itself; say it in captions of other editors)"))
     if model.name is not None:
         said = f'"{record.caption}"' if record.caption else '"..."'
         print(plain(f"edit: paintover edit --tuned {model.name} {said}"))
