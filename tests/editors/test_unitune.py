@@ -295,6 +295,7 @@ def test_the_rare_word_is_one_token_and_always_the_same(bundle):
         ({"rare_token": "a cow"}, "letters and digits"),
         ({"rare_token": "?"}, "letters and digits"),
         ({"rare_token": "q", "words": "a Q, twice"}, "caption says 'q'"),
+        ({"rare_token": "Q", "words": "a q, twice"}, "caption says 'Q'"),
         ({"rare_token": "q", "source_prompt": "q"}, "source prompt says 'q'"),
     ],
 )
