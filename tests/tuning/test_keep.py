@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,8 +155,13 @@ def test_the_card_says_what_it_is_on_what_and_under_which_licence(base, lora, tm
     data = metadata_load(tmp_path / "mine" / "README.md")
     assert data["license"] == "openrail"
     assert "lora" in data["tags"]
-    for said in ("a photo of zwx cow", "400", base.name, base.fingerprint, "load_lora_weights"):
+    for said in ("a photo of zwx cow", "400", "| base model | sd |", base.fingerprint, "load_lora_weights"):
         assert said in text
+    assert str(base.folder.parent) not in text  # a path of one's own machine is not for sharing
+    assert "base_model" not in data
+    hub = replace(base, name="owner/name@0123abc")
+    keep.write(tmp_path / "mine", lora, hub, force=True)
+    assert metadata_load(tmp_path / "mine" / "README.md")["base_model"] == "owner/name"
 
 
 def test_nothing_is_overwritten_unless_forced_and_nothing_else_ever(base, lora, tmp_path):

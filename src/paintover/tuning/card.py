@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from paintover.models.hub import is_hub_name
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
@@ -22,17 +25,16 @@ def card(
         *([f"the learnt word{'s' if len(words) > 1 else ''} {', '.join(words)}"] if words else []),
         *(["paintover's own paintover.safetensors"] if other else []),
     ]
-    repository = base.name.split("@")[0]
+    called, hub = _called(base)
     licence = {key: base.card.data[key] for key in _LICENCE if base.card.data.get(key)}
     front = {
-        # A folder's name means nothing on the hub.
-        **({"base_model": repository} if repository.count("/") == 1 and not repository.startswith((".", "/")) else {}),
+        **({"base_model": called.split("@")[0]} if hub else {}),  # a folder's name means nothing there
         **licence,
         "library_name": "diffusers",
         "tags": ["paintover", *(["lora"] if lora else []), *(["textual_inversion"] if words else [])],
     }
     head = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())  # JSON is YAML
-    rows = {"base model": base.name, "its fingerprint": base.fingerprint, **about}
+    rows = {"base model": called, "its fingerprint": base.fingerprint, **about}
     rows["licence"] = f"that of the base model: {licence.get('license', 'see there; its card names none')}"
     table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items() if value not in (None, ""))
     what = " and ".join(parts)
@@ -45,15 +47,22 @@ def card(
 
 
 def _use(base: Bundle, whole: bool, lora: bool, words: bool) -> str:
-    flag = "--model FOLDER" if whole else f"--model {base.name} --tuned FOLDER"
+    flag = "--model FOLDER" if whole else f"--model {_called(base)[0]} --tuned FOLDER"
     use = f'```bash\npaintover imagine "..." {flag} -o out.png\n```\n'
     if base.description.encoder != "CLIPTextModel":  # diffusers has no pipeline for it
         return use
-    steps = [f'pipe = DiffusionPipeline.from_pretrained("{"FOLDER" if whole else base.name.split("@")[0]}")']
+    steps = [f'pipe = DiffusionPipeline.from_pretrained("{"FOLDER" if whole else _called(base)[0].split("@")[0]}")']
     steps += ['pipe.load_lora_weights("FOLDER")'] if lora else []
     steps += ['pipe.load_textual_inversion("FOLDER")'] if words else []
     code = "\n".join(["from diffusers import DiffusionPipeline", "", *steps])
     return f"{use}\nFOLDER is this one. With diffusers alone:\n\n```python\n{code}\n```\n"
+
+
+def _called(base: Bundle) -> tuple[str, bool]:
+    """The base's name, and whether it is the hub's. Of a path the last part alone: cards are shared."""
+    if Path(base.name).is_dir():
+        return Path(base.name).resolve().name, False
+    return base.name, is_hub_name(base.name)
 
 
 def _cell(value: Any) -> str:
