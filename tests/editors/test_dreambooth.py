@@ -33,7 +33,10 @@ BRIEF = {"iterations": 3, "class_word": "cow", "class_pictures": 3, "rare_token"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Bundle:
-    return load(tiny(tmp_path_factory.mktemp("sd"), "text-to-image"), "cpu")
+    """It recommends few steps for pictures made from words, and so for class pictures."""
+    folder = tiny(tmp_path_factory.mktemp("sd"), "text-to-image")
+    (folder / "paintover.json").write_text('{"format": 1, "defaults": {"imagine": {"steps": 4, "guidance": 3.0}}}')
+    return load(folder, "cpu")
 
 
 def context(bundle: Bundle, pictures: tuple[Tensor, ...] = (), seed: int = 0, unfinished: Path | None = None, **knobs: Any):
@@ -52,9 +55,9 @@ def classes(of: Context, count: int) -> list[Tensor]:
     editor = registry.get("imagine")
     made = []
     for n in range(count):
-        request = request_for(instruction=f"a photo of {of.knobs.class_word}", editor="imagine", seed=(1 << 62) + n, steps=25)
+        request = request_for(instruction=f"a photo of {of.knobs.class_word}", editor="imagine", seed=(1 << 62) + n, steps=4)
         engine = Engine(of.bundle.denoiser)
-        path = editor.path(Context(of.bundle, request, editor.Knobs(), THING.shape), {})
+        path = editor.path(Context(of.bundle, request, editor.Knobs(guidance=3.0), THING.shape), {})
         made.append(engine.result(engine.add(path)))
     return made
 
@@ -100,11 +103,11 @@ def error_of(learner: Any, x0_BCHW: Tensor, stream: int, i: int, told: Any) -> T
 def test_class_pictures_are_what_imagine_makes_in_shared_calls(bundle, tmp_path):
     of = context(bundle, unfinished=tmp_path / "state")
     _, engine = prepared(of)
-    assert engine.counters.rows == 3 * 25 * 2
-    assert engine.counters.calls == 25
+    assert engine.counters.rows == 3 * 4 * 2
+    assert engine.counters.calls == 4
     unfinished = Unfinished(tmp_path / "made")
-    guide = classifier_free(*prompts(bundle.text, ["a photo of cow", ""]), 7.5)
-    path = class_pictures(3, (1, 4, 8, 8), of.schedule.steps(25), guide, unfinished, torch.device("cpu"))
+    guide = classifier_free(*prompts(bundle.text, ["a photo of cow", ""]), 3.0)
+    path = class_pictures(3, (1, 4, 8, 8), of.schedule.steps(4), guide, unfinished, torch.device("cpu"))
     engine = Engine(bundle.denoiser)
     made = engine.result(engine.add(path))
     for one, other in zip(made, classes(of, 3), strict=True):
@@ -116,6 +119,12 @@ def test_class_pictures_are_square_and_as_large_as_the_pictures():
     assert square((1, 4, 8, 8), 2) == (1, 4, 8, 8)
     assert square((1, 4, 48, 88), 8) == (1, 4, 64, 64)
     assert square((1, 192, 1, 1), 4) == (1, 192, 4, 4)
+
+
+def test_a_bundle_that_recommends_nothing_walks_25_steps(tmp_path):
+    plain = load(tiny(tmp_path, "text-to-image"), "cpu")
+    _, engine = prepared(context(plain, class_pictures=1, iterations=1))
+    assert engine.counters.rows == 25 * 2
 
 
 @pytest.mark.parametrize("knobs", [{"class_word": ""}, {"prior_weight": 0.0}, {"class_pictures": 0}])
