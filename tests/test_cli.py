@@ -240,7 +240,7 @@ def test_help_says_a_knob_once_for_all_who_take_it(paintover, monkeypatch):
     _, out, _ = paintover("edit", "--help")
     assert out.count("when the window opens") == 1
     assert "mdp-*: when the window opens" in out
-    assert out.count("how strongly the caption is followed") == 1
+    assert out.count("how strongly the caption is followed (1: no guidance)") == 1
 
 
 def test_redo_and_show(paintover, photo, fast):

@@ -31,6 +31,7 @@ from paintover.cli.shared import (
 )
 from paintover.errors import Cancelled, RequestError
 from paintover.orders.tune import USUAL, TunedModel, editors
+from paintover.orders.tune import discard as throw_away
 from paintover.tuning import store
 
 if TYPE_CHECKING:
@@ -108,11 +109,7 @@ def tuned(
     """List the tunings that are kept; or discard some."""
     if discard:
         for name in discard:
-            record = store.discard(name)
-            if record is not None and record.key:
-                from paintover.engine.cache import shared
-
-                shared().forget(record.key)
+            throw_away(name)
             tell(f"{name}: deleted")
         if as_json:
             print_json({"discarded": discard})
@@ -162,7 +159,7 @@ def _described(model: TunedModel, kept: Path | None) -> dict[str, Any]:
 
 
 def _told(tuning: Tuning) -> dict[str, Any]:
-    said = tuning.record.model_dump(mode="json", exclude={"format", "key"})
+    said = tuning.record.model_dump(mode="json", exclude={"format", "key", "traces"})
     folder = None if tuning.folder is None else str(tuning.folder)
     return said | {"bytes": tuning.bytes_on_disk(), "folder": folder}
 

@@ -167,13 +167,9 @@ class TunedModel:
     def discard(self) -> None:
         """Deletes what was learnt, from memory and from the disk."""
         name = self.name
-        key = self._record.key
         self.close()
         if name is not None:
-            from paintover.engine.cache import shared
-
-            store.discard(name)
-            shared().forget(key)
+            discard(name)
 
     def close(self) -> None:
         """Gives its memory back. Without a name, nothing is left of it then; under its name it stays in the store."""
@@ -271,6 +267,7 @@ def tune(
         pictures=tuple(_source(n, one, opened) for n, (one, opened) in enumerate(zip(given, checked.examples, strict=True))),
         word=system.word(work.context),
         key=work.key,
+        traces=(work.key, *work.codec_keys),
         days=None if name is None else days,
         seconds=round(before + time.perf_counter() - began, 1),
     )
@@ -288,6 +285,16 @@ def tune(
         with contextlib.suppress(OSError):
             work.context.unfinished.unlink()
     return TunedModel(tuning, device, None if name is not None else own, notes=tuple(notes))
+
+
+def discard(name: str) -> None:
+    """Deletes a named tuning at once, and what the cache holds of it. Raises RequestError where there is none."""
+    record = store.discard(name)
+    if record is not None and record.traces:
+        from paintover.engine.cache import shared
+
+        for key in record.traces:
+            shared().forget(key)
 
 
 def _editor(name: str) -> Tuned[Any]:

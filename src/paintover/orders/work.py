@@ -75,7 +75,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     bundle.require(*editor.needs, editor=editor.name)
     request, knobs = resolve(checked, bundle)
     notes: list[str] = []
-    prepared = None
+    prepared, untuned = None, bundle.fingerprint
     if tuning is not None:
         of_tuning.check_model(tuning, bundle)
         notes = of_tuning.note(tuning, editor, request.instruction)
@@ -107,7 +107,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     reconstruction = None
     codec_keys: tuple[str, ...] = ()
     if picture is not None:
-        codec_keys = (cache_key(**about, part="codec"),)
+        codec_keys = (cache_key(**about | {"model": untuned}, part="codec"),)  # which no tuning changes
         encoded = cache.get(codec_keys[0], lambda: encode(bundle, geometry.apply(picture.rgb_HWC)))
         context = replace(context, source_BCHW=encoded["latents_BCHW"].to(context.device))
         reconstruction = encoded["reconstruction_hwC"].numpy()
@@ -116,7 +116,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
             if (upscaler := cascade.upscaler_of(editor, context)) is not None:
                 reconstruction = _decode(upscaler.codec, encoded["large_BCHW"])
     if checked.examples:
-        context, more = _with_examples(context, checked.examples, about, cache)
+        context, more = _with_examples(context, checked.examples, about | {"model": untuned}, cache)
         codec_keys += more
     depends = editor.prepared_from(context) if prepared is None else None
     key = None

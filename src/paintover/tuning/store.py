@@ -47,7 +47,8 @@ class Record(BaseModel):
     """What is known of a tuning, as tuned.json holds it.
 
     editor: None where other software tuned. knobs: those that the tuning settled. word: what stands for the learnt thing in a
-    caption; "" where no word does. sha256: of the tensors' file. key: of what it was made from, in the prepare cache.
+    caption; "" where no word does. sha256: of the tensors' file. key: of what it was made from, in the prepare cache; traces:
+    of what the cache may hold of it.
     days: from its last use to its end; None: it stays. seconds: that the tuning took.
     """
 
@@ -64,6 +65,7 @@ class Record(BaseModel):
     word: str = ""
     sha256: str = ""
     key: str = ""
+    traces: tuple[str, ...] = ()
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
     days: float | None = None
     expires: datetime | None = None
@@ -351,7 +353,7 @@ def _sums(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 def description(record: Record) -> bytes:
     """What tuned.json holds in a folder of one's own: it stays, and its pictures are not with it."""
     pictures = tuple(source.model_copy(update={"file": None}) for source in record.pictures)
-    return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None, "key": ""}))
+    return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None, "key": "", "traces": ()}))
 
 
 def _json(record: Record) -> bytes:
