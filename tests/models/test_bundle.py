@@ -266,6 +266,10 @@ def malformed_settings(folder, marker):
     (folder / "paintover.json").write_text('{"format": 1, "defaults": 3}')
 
 
+def unfit_correction(folder, marker):
+    (folder / "paintover.json").write_text('{"format": 1, "sigma_data": 0.5}')  # its network predicts epsilon
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -295,6 +299,7 @@ def malformed_settings(folder, marker):
         (another_network, "describes 'UNet3DConditionModel'"),
         (another_format, "reads format 1"),
         (malformed_settings, "malformed"),
+        (unfit_correction, "sigma_data is 0.5 for prediction"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

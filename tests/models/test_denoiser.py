@@ -5,7 +5,7 @@ import torch
 
 from paintover.errors import ModelError
 from paintover.models import Denoiser, load, widen
-from paintover.models.denoiser import clean
+from paintover.models.denoiser import clean, seen
 
 T_B = torch.tensor([3, 400, 980])
 
@@ -82,6 +82,40 @@ def test_a_door_that_blends_reads_channels_off_the_input(wide):
         Denoiser(type(unet).from_config({**unet.config, "out_channels": 7}), "blend", wide.alphas_cumprod)
 
 
+def test_what_is_seen_corrects_a_guess_as_bayes_says():
+    """Against the textbook's product of two Gaussians, by their precisions; and EDM's c_skip in EDM's own variables."""
+    guess, x = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    a = torch.tensor([0.9999, 0.9, 0.3, 1e-6], dtype=torch.float64).view(-1, 1, 1, 1)
+    for sd in (0.05, 0.5, 3.0):
+        prior, data = 1 / sd**2, a / (1 - a)
+        expected = (prior * guess + data * x / a.sqrt()) / (prior + data)
+        torch.testing.assert_close(seen(guess, x, a, sd), expected)
+        sigma = ((1 - a) / a).sqrt()
+        torch.testing.assert_close(seen(0 * guess, x, a, sd), sd**2 / (sigma**2 + sd**2) * x / a.sqrt())
+
+
+def test_no_noise_shows_the_picture_and_pure_noise_nothing():
+    guess, x = torch.randn(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(seen(guess, x, torch.ones(1, 1, 1, 1), 0.2), x)
+    assert torch.equal(seen(guess, x, torch.zeros(1, 1, 1, 1), 0.2), guess)
+
+
+def test_the_correction_is_for_rows_that_have_no_source(wide):
+    """To the bit what it was where there is one: in pictures that instructions edit the source has every detail."""
+    x, tokens, image = inputs()
+    image[1] = 0  # how a row without a source is told beside one that has one
+    before, after = (Denoiser(wide.unet, "change", wide.alphas_cumprod, codec_scale=0.5, sigma_data=sd) for sd in (None, 0.3))
+    output = before.output(x, T_B, tokens, None, image)
+    was, now = (door.to_noise(output, x, T_B, image) for door in (before, after))
+    assert torch.equal(now[[0, 2]], was[[0, 2]])
+    a = wide.alphas_cumprod[T_B].view(-1, 1, 1, 1)
+    x0 = seen(output, x, a, 0.3)
+    torch.testing.assert_close(a.sqrt() * x0 + (1 - a).sqrt() * after.to_noise(output, x, T_B), x)
+    torch.testing.assert_close(now[1], after.to_noise(output, x, T_B)[1])
+    assert not torch.allclose(now[1], was[1], atol=1e-2)
+    assert torch.equal(after.around(wide.unet)(x, T_B, tokens, None, image), after(x, T_B, tokens, None, image))
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "change"])
 def test_a_row_among_others_at_other_timesteps_is_the_row_alone(wide, prediction):
     x, tokens, image = inputs()
@@ -130,5 +164,8 @@ def test_what_cannot_be_done_is_said(narrow):
     x, tokens, image = inputs()
     with pytest.raises(ModelError, match="no channels for one"):
         narrow(x, T_B, tokens, image_BCHW=image)
+    for prediction, sd in (("epsilon", 0.5), ("sample", 0.0), ("sample", float("nan"))):
+        with pytest.raises(ModelError, match=f"sigma_data is {sd}"):
+            Denoiser(narrow.unet, prediction, narrow.alphas_cumprod, sigma_data=sd)
     with pytest.raises(ModelError, match="prediction 'flow' is unknown"):
         Denoiser(narrow.unet, "flow", narrow.alphas_cumprod)

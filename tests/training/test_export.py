@@ -14,6 +14,7 @@ import paintover
 from paintover.errors import PaintoverError
 from paintover.models.bundle import load
 from paintover.training import checkpoint
+from paintover.training.denoiser import train
 from paintover.training.export import export
 from paintover.training.text import load as load_text
 from paintover.training.text import texts
@@ -60,6 +61,20 @@ def test_a_new_edition_takes_the_place_of_the_old(bundle, straight, text_folder,
     assert json.loads((out / "paintover.json").read_text())["size"] == 32
     assert not (out / "left.over").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_how_far_off_it_was_told_to_be_goes_with_it(bundle, tiny_recipe, tiny_world, text, text_folder, tmp_path):
+    """A run with `sigma_data` learns otherwise than one without, and its bundle corrects what it says."""
+    recipe = tiny_recipe.model_copy(update={"steps": 2, "sigma_data": 0.3, "captions": 1.0})
+    train(tmp_path / "run", recipe, *tiny_world, text, workers=0)
+    train(tmp_path / "plain", recipe.model_copy(update={"sigma_data": None}), *tiny_world, text, workers=0)
+    states = [load_file(checkpoint.latest(tmp_path / run / "state") / "state.safetensors") for run in ("run", "plain")]
+    assert not torch.equal(*(state["model.conv_out.weight"] for state in states))
+    export(tmp_path / "run", text_folder, tmp_path / "out", card=CARD, size=16, defaults={})
+    assert json.loads((tmp_path / "out" / "paintover.json").read_text())["sigma_data"] == 0.3
+    assert load(tmp_path / "out").denoiser.sigma_data == 0.3
+    assert "sigma_data" not in (bundle[0] / "paintover.json").read_text()
+    assert load(bundle[0]).denoiser.sigma_data is None
 
 
 def test_what_is_missing_is_said(straight, text_folder, tmp_path):

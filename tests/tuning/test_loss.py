@@ -74,6 +74,15 @@ def test_who_knows_the_picture_has_no_error(bundle, x0, prediction):
     assert denoising(other, x0, t_B, noise, Condition(torch.zeros(1, 77, 32))).item() == pytest.approx(0.25, rel=1e-4)
 
 
+def test_a_guess_is_asked_for_what_it_becomes(bundle, x0):
+    """Where a guess is off by exactly as much as the noise misleads, what is made of both is the picture."""
+    t_B, noise = drawn(0, 0, SHAPE, 1000, x0.device)
+    a, sd = at(bundle, t_B), 0.4
+    guess = x0 - sd**2 * (a / (1 - a)).sqrt() * noise
+    knowing = Denoiser(Fixed(bundle, guess), "sample", bundle.denoiser.alphas_cumprod, sigma_data=sd)
+    assert denoising(knowing, x0, t_B, noise, Condition(torch.zeros(1, 77, 32))) < 1e-10
+
+
 def test_a_network_that_blends_is_asked_for_its_picture(tiny_bundle):
     """Its further channels say how much of a source is hidden; there is none."""
     bundle = load(tiny_bundle, "cpu")

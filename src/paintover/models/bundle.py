@@ -196,7 +196,8 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
 def _load_denoiser(description: Description, scale: float, device: torch.device, dtype: torch.dtype) -> Denoiser:
     unet = _load_unet(description.folder, "unet", device, dtype)
     abar = alphas_cumprod(description.scheduler_config)
-    return Denoiser(unet, description.prediction, abar, codec_scale=scale)  # type: ignore[arg-type]
+    predicts: Any = description.prediction
+    return Denoiser(unet, predicts, abar, codec_scale=scale, sigma_data=description.sigma_data)
 
 
 def _load_upscaler(description: Description, device: torch.device, dtype: torch.dtype) -> Upscaler | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, get_args
@@ -28,6 +29,9 @@ class Denoiser:
     - "change": x0 minus the source's latents: x0 = codec_scale * image + output (without an image: x0 = output).
     - "blend": the change and, in G more channels, how much of the source it hides: see `clean`.
 
+    With `sigma_data`, what these last three say of a row that has no source is taken as a guess that is so far off, and is
+    corrected by what the row shows: see `seen`.
+
     A UNet with 2C input channels and C output channels is also fed the source's latents (InstructPix2Pix's convention:
     unscaled), or zeros when there is no source. Where it has C more outputs, they are the variance that it learnt (DeepFloyd
     IF), which no walk here asks for. A UNet with class_embed_type "timestep" is the second stage of a cascade: its source is
@@ -45,6 +49,7 @@ class Denoiser:
         prediction: Prediction,
         alphas_cumprod: Tensor,
         codec_scale: float = 1.0,
+        sigma_data: float | None = None,
     ) -> None:
         config = unet.config
         if prediction not in get_args(Prediction):
@@ -63,6 +68,11 @@ class Denoiser:
                 f"a UNet that blends has 2C channels in and C + G out, C a multiple of G; this one has "
                 f"{config.in_channels} and {config.out_channels}"
             )
+        if sigma_data is not None and not (prediction in ("sample", "change", "blend") and 0 < sigma_data < math.inf):
+            raise ModelError(
+                f"sigma_data is {sigma_data} for prediction {prediction!r}; expected a positive number, and one of sample, "
+                "change, blend"
+            )
         if config.in_channels not in (channels, 2 * channels):
             raise ModelError(
                 f"a UNet with {config.in_channels} input and {config.out_channels} output channels is not supported; "
@@ -72,6 +82,7 @@ class Denoiser:
         self.prediction = prediction
         self.alphas_cumprod = alphas_cumprod.detach().float().to(unet.device)
         self.codec_scale = codec_scale
+        self.sigma_data = sigma_data
         self.channels: int = channels
         self.takes_image: bool = config.in_channels == 2 * channels
         self.multiple: int = 2 ** (len(config.down_block_types) - 1)
@@ -79,6 +90,10 @@ class Denoiser:
         self.text_width: int = config.encoder_hid_dim or config.cross_attention_dim
         pooled = {"projection": config.projection_class_embeddings_input_dim, "timestep": 1}
         self.pooled_width: int | None = pooled.get(config.class_embed_type)
+
+    def around(self, unet: UNet2DConditionModel) -> Denoiser:
+        """This door to another network of the same kind: a copy of its own, or one that was tuned."""
+        return Denoiser(unet, self.prediction, self.alphas_cumprod, self.codec_scale, self.sigma_data)
 
     # Of one weight: diffusers' own properties walk through all modules, which took 5 % of a small network's step.
     @property
@@ -145,8 +160,12 @@ class Denoiser:
         if self.prediction == "v_prediction":
             return a_B111.sqrt() * output_BCHW[:, : self.channels] + (1 - a_B111).sqrt() * x_BCHW
         x0_BCHW = output_BCHW[:, : self.channels]
-        if self.prediction in ("change", "blend") and image_BCHW is not None:
-            x0_BCHW = clean(output_BCHW, self.codec_scale * image_BCHW.to(self.device, torch.float32))
+        if image_BCHW is not None:
+            image_BCHW = image_BCHW.to(self.device, torch.float32)
+            if self.prediction in ("change", "blend"):
+                x0_BCHW = clean(output_BCHW, self.codec_scale * image_BCHW)
+        if self.sigma_data is not None:
+            x0_BCHW = seen(x0_BCHW, x_BCHW, a_B111, self.sigma_data, image_BCHW)
         return (x_BCHW - a_B111.sqrt() * x0_BCHW) / (1 - a_B111).sqrt()
 
 
@@ -170,6 +189,19 @@ def clean(output_BDHW: Tensor, source_BCHW: Tensor) -> Tensor:
     if hidden_BGHW.shape[1]:
         source_BCHW = source_BCHW * (1 - hidden_BGHW.repeat(1, channels // hidden_BGHW.shape[1], 1, 1))
     return source_BCHW + change_BCHW
+
+
+def seen(guess_BCHW: Tensor, x_BCHW: Tensor, a_B111: Tensor, sigma_data: float, image_BCHW: Tensor | None = None) -> Tensor:
+    """x0_BCHW: the mean of pictures that are N(guess, sigma_data^2) before x_BCHW = sqrt(a) x0 + sqrt(1 - a) eps is seen.
+
+    x0 = guess + c_skip (x - sqrt(a) guess), with the c_skip of EDM (Karras et al. 2022, table 1) about the guess. In pure noise
+    it is the guess; at low noise it is what is seen there, every detail that the network has no room for included. Rows with
+    a source in image_BCHW (any that is not all zeros) keep their guess: there the source has the details, and x only noise.
+    """
+    c_skip_B111 = a_B111.sqrt() * sigma_data**2 / (a_B111 * sigma_data**2 + 1 - a_B111)
+    if image_BCHW is not None:
+        c_skip_B111 = torch.where(image_BCHW.flatten(1).any(1).view(-1, 1, 1, 1), 0.0, c_skip_B111)
+    return guess_BCHW + c_skip_B111 * (x_BCHW - a_B111.sqrt() * guess_BCHW)
 
 
 def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:

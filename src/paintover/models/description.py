@@ -59,6 +59,7 @@ class Description:
     """What can be known of a bundle without its weights.
 
     `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says).
+    `sigma_data`: how far off the network's pictures are, by which they are corrected (`models.denoiser.seen`).
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
     editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names. `weighty`: the
     folders that must hold weights; `tokenizers`: those of the tokenizers. `upscaling`: of a cascade, its second stage.
@@ -68,6 +69,7 @@ class Description:
     folder: Path
     capabilities: frozenset[str]
     prediction: str
+    sigma_data: float | None
     size: int
     codec: str
     encoder: str
@@ -138,6 +140,7 @@ def describe(folder: Path, name: str) -> Description:
             capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - set(NETWORKS)
             | {"flow" if flow else "unet"},
             prediction=prediction,
+            sigma_data=None if own.get("sigma_data") is None else float(own["sigma_data"]),
             size=int(own.get("size") or factor * (network.get("sample_size") or (128 if flow else 64))),
             codec=codec["_class_name"],
             encoder=encoder["_class_name"],

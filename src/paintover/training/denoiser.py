@@ -1,7 +1,8 @@
 """Trains the built-in denoiser on the built-in world: instruction edits and text to picture in one network.
 
 The network predicts the change, x0 = scale * source + f(x_t, t, words, source), or the blend (`models.denoiser.clean`).
-The loss is the squared error of x0 in latent space, weighed up where an edit of a part of the picture changes it.
+The loss is the squared error of x0 in latent space, weighed up where an edit of a part of the picture changes it. With
+`sigma_data` x0 is what is made of the network's guess and the noisy picture (`models.denoiser.seen`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from paintover.errors import PaintoverError
 from paintover.models.codec import PixelUnshuffleCodec
-from paintover.models.denoiser import clean
+from paintover.models.denoiser import clean, seen
 from paintover.models.text import TextEncoder
 from paintover.path.schedule import Schedule
 from paintover.training import checkpoint
@@ -125,9 +126,13 @@ def _loss(
     with accelerator.autocast():
         sample_BCHW = torch.cat([x_BCHW, image_BCHW], dim=1)
         output_BDHW = unet(sample_BCHW, t_B.to(device), batch["tokens_BLD"], class_labels=batch["pooled_BD"]).sample
-    error_BCHW = (clean(output_BDHW.float(), codec.scale * image_BCHW) - target_BCHW).square()
+    x0_BCHW = clean(output_BDHW.float(), codec.scale * image_BCHW)
     weight_BCHW = nn.functional.pixel_unshuffle(batch["weight_B1HW"], recipe.factor).repeat(1, 3, 1, 1)
-    return (weight_BCHW * error_BCHW).mean()
+    if recipe.sigma_data is not None:
+        x0_BCHW = seen(x0_BCHW, x_BCHW, a_B111, recipe.sigma_data, image_BCHW)
+        # EDM's 1 / c_out^2, which is 1 where noise is strong: at low noise little is left of the error of a guess.
+        weight_BCHW = weight_BCHW * torch.where(told_B111 > 0, 1.0, 1 + a_B111 * recipe.sigma_data**2 / (1 - a_B111))
+    return (weight_BCHW * (x0_BCHW - target_BCHW).square()).mean()
 
 
 def noise_seed(seed: int, step: int) -> int:

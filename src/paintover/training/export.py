@@ -58,6 +58,7 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
             "capabilities": ["text-to-image", "instruct"],
             "size": size,
             "prediction": trained.prediction,
+            **({} if trained.sigma_data is None else {"sigma_data": trained.sigma_data}),
             "text": {key: settings[key] for key in ("length", "token_scale")},
             "defaults": defaults,
         },

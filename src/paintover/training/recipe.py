@@ -36,6 +36,7 @@ class Recipe(BaseModel):
     blocks: tuple[Width, ...] = Field((128, 256, 256), min_length=2, description="widths of the network's levels")
     factor: int = Field(8, ge=1, description="side of the pixel blocks that become one latent")
     prediction: Literal["change", "blend"] = Field("change", description="what the network says of the source: change, blend")
+    sigma_data: float | None = Field(None, gt=0, description="how far off its pictures are told to be (models.denoiser.seen)")
     bf16: bool = Field(False, description="bfloat16 autocast, where it is faster")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     init: str | None = Field(None, description="a run's folder or a bundle to take the weights from at the start")

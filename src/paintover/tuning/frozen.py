@@ -21,4 +21,4 @@ def frozen(denoiser: Denoiser) -> Denoiser:
         from diffusers.models.attention_processor import AttnProcessor
 
         copy.set_attn_processor(AttnProcessor())  # its backward is twice as fast there as that of the fused kernel
-    return Denoiser(copy, denoiser.prediction, denoiser.alphas_cumprod, denoiser.codec_scale)
+    return denoiser.around(copy)

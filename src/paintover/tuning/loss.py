@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paintover.models.denoiser import Denoiser
+from paintover.models.denoiser import Denoiser, seen
 from paintover.path.predict import Condition
 from paintover.tuning.half import half
 
@@ -34,13 +34,16 @@ def denoising(denoiser: Denoiser, x0_BCHW: Tensor, t_B: Tensor, noise_BCHW: Tens
     beside = None if c.image_BCHW is None else c.image_BCHW.expand(rows, -1, -1, -1)
     with autocast(denoiser.device):
         output_BDHW = denoiser.output(x_BCHW, t_B, c.tokens_BLD.expand(rows, -1, -1), pooled, beside)
+    said_BCHW = output_BDHW[:, : denoiser.channels]
+    if denoiser.sigma_data is not None:
+        said_BCHW = seen(said_BCHW, x_BCHW, a_B111, denoiser.sigma_data, beside)
     if denoiser.prediction == "epsilon":
         wanted_BCHW = noise_BCHW
     elif denoiser.prediction == "v_prediction":
         wanted_BCHW = a_B111.sqrt() * noise_BCHW - (1 - a_B111).sqrt() * x0_BCHW
     else:
         wanted_BCHW = x0_BCHW
-    return torch.nn.functional.mse_loss(output_BDHW[:, : denoiser.channels], wanted_BCHW)
+    return torch.nn.functional.mse_loss(said_BCHW, wanted_BCHW)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

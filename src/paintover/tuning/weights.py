@@ -42,7 +42,7 @@ def trainable(denoiser: Denoiser, kind: Kind = "full", rank: int = 8, seed: int 
             copy.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_TARGETS))
     if denoiser.device.type == "cpu":
         quick(copy)
-    return Denoiser(copy, denoiser.prediction, denoiser.alphas_cumprod, denoiser.codec_scale)
+    return denoiser.around(copy)
 
 
 def tuned_of(denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
@@ -70,7 +70,7 @@ def with_weights(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
     unet = _copy(denoiser.unet, own | {name: tensor.to(own[name].dtype) for name, tensor in new.items()})
     unet.set_attn_processor(dict(denoiser.unet.attn_processors))
     keep_text(unet)
-    return Denoiser(unet, denoiser.prediction, denoiser.alphas_cumprod, denoiser.codec_scale)
+    return denoiser.around(unet)
 
 
 def check(own: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
