@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 
 from paintover.editors.dial import Dial, dial
+from paintover.editors.unitune import UniTune, UniTuneKnobs
+from paintover.models.bundle import load
 
 
 def test_its_ends_and_its_middle():
@@ -25,3 +27,13 @@ def test_each_of_the_four_moves_one_way_and_one_of_them_always_moves(usual):
         assert after.share >= before.share
         assert before != after
     assert min(one.guidance for one in turned) >= 1
+
+
+def test_it_leaves_of_the_picture_what_it_leaves_in_stable_diffusion():
+    """The built-in model's schedule ends in far more noise: at 0.9 of its steps nothing of the picture would be left."""
+    bundle, editor = load("builtin", "cpu"), UniTune()
+    strengths = [editor.settled(UniTuneKnobs(fidelity=f), bundle).strength for f in (1, 0.75, 0.5, 0.25, 0)]
+    assert strengths == pytest.approx([0.36, 0.47, 0.55, 0.60, 1], abs=0.01)
+    assert strengths[-1] == 1
+    level = bundle.denoiser.alphas_cumprod[round(1000 * strengths[2]) - 1].sqrt()
+    assert level == pytest.approx(0.12, abs=0.01)

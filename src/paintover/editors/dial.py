@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 
 class Dial(NamedTuple):
-    """guidance: towards the caption. strength: of the late start. interpolation: how much of the source comes back where the
-    edit changed little. share: of the tuned change of the weights."""
+    """guidance: towards the caption. strength: of the late start, in Stable Diffusion's schedule; what it is in another one,
+    `path.start.equal_start` says. interpolation: how much of the source comes back where the edit changed little. share: of
+    the tuned change of the weights."""
 
     guidance: float
     strength: float

@@ -70,10 +70,14 @@ class UniTune(Tuned[UniTuneKnobs]):
     Knobs = UniTuneKnobs
 
     def settled(self, knobs: UniTuneKnobs, bundle: Bundle) -> UniTuneKnobs:
+        from paintover.path.schedule import Schedule
+        from paintover.path.start import equal_start
         from paintover.tuning import rare
 
         usual: Any = bundle.defaults.get("imagine", {}).get("guidance", _USUAL)
-        by_default = dial(knobs.fidelity, usual)._asdict() | {"rate": _rate(knobs, bundle)}
+        turned = dial(knobs.fidelity, usual)
+        strength = equal_start(Schedule.from_config(bundle.scheduler_config), turned.strength)
+        by_default = turned._replace(strength=strength)._asdict() | {"rate": _rate(knobs, bundle)}
         update = {name: value for name, value in by_default.items() if getattr(knobs, name) is None}
         return knobs.model_copy(update=update | {"rare_token": knobs.rare_token or rare.choose(bundle.text)})
 
