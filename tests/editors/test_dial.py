@@ -12,9 +12,9 @@ from paintover.models.bundle import load
 
 
 def test_its_ends_and_its_middle():
-    assert dial(0.0, 7.5) == Dial(guidance=15.0, strength=1.0, interpolation=0.0, share=0.5)
-    assert dial(0.5, 7.5) == Dial(guidance=7.5, strength=0.9, interpolation=1.0, share=1.0)
-    assert dial(1.0, 7.5) == Dial(guidance=3.75, strength=0.6, interpolation=1.0, share=1.0)
+    assert dial(0.0, 7.5) == Dial(guidance=11.25, strength=1.0, interpolation=0.0, share=0.4)
+    assert dial(0.5, 7.5) == Dial(guidance=7.5, strength=0.9, interpolation=1.0, share=0.7)
+    assert dial(1.0, 7.5) == Dial(guidance=5.0, strength=0.6, interpolation=1.0, share=1.0)
 
 
 @pytest.mark.parametrize("usual", [1.0, 2.0, 7.5, 32.0])

@@ -194,8 +194,8 @@ def test_claims_are_checked_as_they_were_set():
 
 def test_dials_are_those_of_editors_that_there_are(monkeypatch):
     assert [dial.editor for dial in dials.dials(["sdedit", "unitune", "sdedit"])] == ["sdedit", "unitune"]
-    assert dials.dials(["sdedit"], 3)[0].values == (0.2, 0.6, 1.0)
-    assert dials.dials(["sdedit"], 2)[0].values == (0.2, 1.0)
+    assert dials.dials(["sdedit"], 3)[0].values == (0.3, 0.5, 0.8)
+    assert dials.dials(["sdedit"], 2)[0].values == (0.3, 0.8)
     with pytest.raises(RequestError, match="no dial of 'instruct'; choose of unitune, sdedit"):
         dials.dials(["instruct"])
     with pytest.raises(RequestError, match="--values is 6; expected 2 to 5"):

@@ -19,17 +19,17 @@ class Dial(NamedTuple):
 def dial(fidelity: float, usual: float) -> Dial:
     """The four along one curve, each of them monotone; fidelity 0 is expressive, 1 faithful. usual: the model's guidance.
 
-        guidance      = usual * 2^(1 - 2 f), and 1 at least:  twice the usual, the usual, half of it
-        strength      = 1 - 0.4 f^2:                          1, 0.9, 0.6
-        interpolation = min(1, 2 f):                          0, 1, 1
-        share         = min(1, 0.5 + f):                      0.5, 1, 1
+        guidance      = usual * 1.5^(1 - 2 f), and 1 at least:  1.5 times the usual, the usual, two thirds of it
+        strength      = 1 - 0.4 f^2:                            1, 0.9, 0.6
+        interpolation = min(1, 4 f):                            0, 1, 1
+        share         = 0.4 + 0.6 f:                            0.4, 0.7, 1
 
-    At 0.5 that is the published recipe. UniTune names the four and their directions (fewer tuning steps stand behind
-    `share`, which is free after tuning); the curve is ours.
+    UniTune names the four and their directions (fewer tuning steps stand behind `share`, which is free after tuning); the
+    curve is ours, chosen on scenes of the built-in world. The published recipe uses all of the tuning: share 1.
     """
     return Dial(
-        guidance=round(max(1.0, usual * 2 ** (1 - 2 * fidelity)), 4),
+        guidance=round(max(1.0, usual * 1.5 ** (1 - 2 * fidelity)), 4),
         strength=round(1 - 0.4 * fidelity**2, 4),
-        interpolation=min(1.0, 2 * fidelity),
-        share=min(1.0, 0.5 + fidelity),
+        interpolation=min(1.0, 4 * fidelity),
+        share=round(0.4 + 0.6 * fidelity, 4),
     )

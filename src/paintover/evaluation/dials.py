@@ -21,10 +21,10 @@ class Dial:
 # From the picture to the words: nearly nothing happens at the first value, nearly nothing of the picture is left at the last.
 DIALS = (
     Dial("unitune", "fidelity", (1.0, 0.75, 0.5, 0.25, 0.0)),
-    Dial("sdedit", "strength", (0.2, 0.4, 0.6, 0.8, 1.0)),
+    Dial("sdedit", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
     Dial("imagic", "alpha", (0.2, 0.6, 1.0, 1.4, 1.8)),
-    Dial("dreambooth", "strength", (0.2, 0.4, 0.6, 0.8, 1.0)),
-    Dial("textual-inversion", "strength", (0.2, 0.4, 0.6, 0.8, 1.0)),
+    Dial("dreambooth", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
+    Dial("textual-inversion", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
 )
 
 
