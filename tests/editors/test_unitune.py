@@ -26,8 +26,7 @@ from paintover.orders.redo import redo
 from paintover.orders.run import edit_one
 from paintover.path.start import noise
 from paintover.tuning import loss, rare
-from paintover.tuning.share import part
-from paintover.tuning.weights import with_weights
+from paintover.tuning.weights import part, with_weights
 
 SHAPE = (1, 4, 8, 8)
 SOURCE = noise(3, SHAPE) * 0.8
@@ -242,6 +241,15 @@ def test_a_share_lies_between_the_model_and_its_tuned_self(tune, bundle):
     ]
     for name, half in states[1].items():
         torch.testing.assert_close(half, (states[0][name] + states[2][name]) / 2)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_edits_by_one_share_walk_through_one_network(share, bundle, prepared):
+    paths = [EDITOR.path(context(bundle, words, share=share), prepared) for words in ("a cow", "a dog")]
+    one, other = (next(path)[0].network for path in paths)
+    assert one is other
+    another = EDITOR.path(context(bundle, share=0.7), prepared)
+    assert next(another)[0].network is not one
 
 
 # The dial, the rare word

@@ -37,14 +37,12 @@ def _both(path: Path, upscaler: Upscaler, editor: Editor[Any], context: Context[
     from paintover.path.start import noises
     from paintover.path.upscale import upscale
     from paintover.tuning.apply import network
-    from paintover.tuning.share import part
     from paintover.tuning.upscaler import of_upscaler
 
     low_BCHW = yield from path
     knobs, about, learnt = context.knobs.model_dump(), upscaler.about, of_upscaler(prepared)
     if learnt:
-        learnt = dict(part(upscaler.denoiser, learnt, knobs.get("share", 1.0)))
-        upscaler = replace(upscaler, denoiser=network(upscaler.denoiser, learnt))
+        upscaler = replace(upscaler, denoiser=network(upscaler.denoiser, learnt, knobs.get("share", 1.0)))
     wanted, unwanted = prompts(context.bundle.text, [editor.caption(context), knobs.get("negative_prompt", "")])
     shape = (1, low_BCHW.shape[1], *(about.factor * side for side in low_BCHW.shape[2:]))
     draw = noises(_seed(context.request.seed), shape, context.device)

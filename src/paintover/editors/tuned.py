@@ -59,9 +59,9 @@ class Tuned(Editor[K]):
         """What stands for the learnt thing in a caption: "ktn", "ktn dog"; "" where no word does."""
         return ""
 
-    def network(self, context: Context[K], prepared: dict[str, Tensor]) -> Denoiser:
-        """The bundle's denoiser with the tuned weights in their places."""
+    def network(self, context: Context[K], prepared: dict[str, Tensor], share: float = 1.0) -> Denoiser:
+        """The bundle's denoiser with the tuned weights in their places, or weights a share of the way there."""
         from paintover.tuning.apply import network
 
         denoiser: Any = context.bundle.denoiser  # `needs` says that it is a UNet's
-        return network(denoiser, prepared)
+        return network(denoiser, prepared, share)

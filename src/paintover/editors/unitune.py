@@ -158,11 +158,9 @@ class UniTune(Tuned[UniTuneKnobs]):
         from paintover.path.start import late, noise
         from paintover.path.through import through
         from paintover.path.walk import walk
-        from paintover.tuning.share import part
 
         knobs: Any = context.knobs
-        denoiser: Any = context.bundle.denoiser
-        network = self.network(context, dict(part(denoiser, prepared, knobs.share)))
+        network = self.network(context, prepared, knobs.share)
         steps = context.schedule.steps(context.steps, start=knobs.strength)
         eps = noise(context.request.seed, context.shape, context.device)
         x_t0 = late(context.source, eps, steps, knobs.strength)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paintover.models.denoiser import Denoiser
 from paintover.tuning.upscaler import of_upscaler
-from paintover.tuning.weights import PREFIX, with_weights
+from paintover.tuning.weights import PREFIX, part, with_weights
 from paintover.tuning.words import PREFIX as WORDS
 from paintover.tuning.words import with_words
 
@@ -48,14 +48,15 @@ def applied(bundle: Bundle, tensors: Mapping[str, Tensor], digest: str) -> Bundl
     return _once((id(bundle), digest), (bundle,), make)
 
 
-def network(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
-    """`with_weights`, made once for the same tensors (these very objects) while it is in use; the latest stays a while longer.
+def network(denoiser: Denoiser, tensors: Mapping[str, Tensor], share: float = 1.0) -> Denoiser:
+    """`with_weights` of a `share` of what was tuned (`part`), made once for the same tensors (these very objects) and the same
+    share while it is in use; the latest stays a while longer.
 
     So many edits after one tuning share their denoiser calls, and the memory.
     """
     weights = {name: tensor for name, tensor in sorted(tensors.items()) if name.startswith(PREFIX)}
-    key = (id(denoiser), *((name, id(tensor)) for name, tensor in weights.items()))
-    return _once(key, (denoiser, *weights.values()), lambda: with_weights(denoiser, weights))
+    key = (id(denoiser), share, *((name, id(tensor)) for name, tensor in weights.items()))
+    return _once(key, (denoiser, *weights.values()), lambda: with_weights(denoiser, part(denoiser, weights, share)))
 
 
 def forget() -> None:

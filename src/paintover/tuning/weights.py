@@ -73,6 +73,26 @@ def with_weights(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
     return denoiser.around(unet)
 
 
+def part(denoiser: Denoiser, tensors: Mapping[str, Tensor], share: float) -> Mapping[str, Tensor]:
+    """W + share (W_tuned - W) for each weight of `tensors`, as `tuning.weights` names them; of a LoRA's, W + share B A.
+
+    share 1 is the tensors themselves, 0 the untuned model. What is no weight of this denoiser stays as it is.
+    """
+    if share == 1:
+        return tensors
+    own: dict[str, Tensor] = denoiser.unet.state_dict()
+
+    def scaled(name: str, tensor: Tensor) -> Tensor:
+        if not name.startswith(PREFIX) or name.endswith(LORA[0]):
+            return tensor
+        if name.endswith(LORA[1]):
+            return share * tensor
+        before = own[name.removeprefix(PREFIX)].float()
+        return before + share * (tensor.to(before.device).float() - before)
+
+    return {name: scaled(name, tensor) for name, tensor in tensors.items()}
+
+
 def check(own: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
     """Raises ModelError, in one line, for tuned weights that do not fit a network whose `own` they are to replace.
 
