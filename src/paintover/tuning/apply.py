@@ -31,13 +31,14 @@ def applied(bundle: Bundle, tensors: Mapping[str, Tensor], digest: str) -> Bundl
     target) is left out.
 
     Nothing of `bundle` is changed, and what was not tuned is shared. digest: of the tensors, which makes the fingerprint
-    another one. Raises ModelError for tensors that do not fit.
+    another one. Raises ModelError for tensors that do not fit, and for a model whose kind cannot be bent by them.
     """
 
     def make() -> Bundle:
         words = {name.removeprefix(WORDS): tensor for name, tensor in tensors.items() if name.startswith(WORDS)}
         denoiser: Any = bundle.denoiser
         if any(name.startswith(PREFIX) for name in tensors):
+            bundle.require("unet")
             denoiser = network(denoiser, tensors)
         upscaler, learnt = bundle.upscaler, of_upscaler(tensors)
         if upscaler is not None and learnt:
