@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import stat
@@ -155,7 +156,9 @@ def test_what_is_kept_is_private_and_complete(kept, photo):
     assert set(modes.values()) == {0o600}
     record = json.loads((folder / "tuned.json").read_text())
     assert record["knobs"]["iterations"] == 2
-    assert record["pictures"] == [{"name": str(photo), "sha256": kept.record.pictures[0].sha256, "file": "picture-1.png"}]
+    sha256 = hashlib.sha256(photo.read_bytes()).hexdigest()
+    told = {"name": str(photo), "sha256": sha256, "file": "picture-1.png", "file_sha256": sha256}
+    assert record["pictures"] == [told]
     assert (folder / "picture-1.png").read_bytes() == photo.read_bytes()
     assert (record["word"], record["editor"]) == (kept.word, "unitune")
     assert kept.expires - datetime.now(UTC) > timedelta(days=6.9)
@@ -337,12 +340,40 @@ def test_what_is_damaged_is_told_and_tuned_anew(kept, photo, model, capsys):
     again = paintover.tune(photo, name="meadow", iterations=2, batch=1, rate=1e-3, **model)
     assert not again.found
     assert again.record.sha256 == kept.record.sha256
+    store.forget()
+    assert again.edit("a cow", steps=2).request.tuned_sha256 == kept.record.sha256, "what is there is the new one"
     (store.root() / "meadow" / "tuned.json").write_text("{")
     with pytest.raises(ModelError, match=r"its tuned.json cannot be read"):
         paintover.imagine("a cow", tuned="meadow", steps=2)
     assert "the tuning 'meadow' is damaged" in run(capsys, "tuned")[2]
     assert run(capsys, "tuned", "--discard", "meadow")[0] == 0
     assert not (store.root() / "meadow").exists()
+
+
+def test_two_that_differ_in_bits_are_one_afterwards():
+    def write(value: float) -> store.Tuning:
+        return store.write(store.Record(name="two", key="same"), {"x": torch.full((9,), value)}, ())
+
+    first, second = write(1.0), write(2.0)
+    assert second.record.sha256 == first.record.sha256
+    store.forget()
+    del first
+    gc.collect()
+    assert second.tensors()["x"][0] == 1
+
+
+def test_a_changed_picture_is_told_and_never_stands_for_the_original(kept, photo, tmp_path):
+    picture = store.root() / "meadow" / "picture-1.png"
+    Image.new("RGB", (120, 80)).save(picture)
+    with pytest.raises(ModelError, match=r"the tuning 'meadow' is damaged: its picture is not what was written"):
+        paintover.edit(None, "a cow", tuned="meadow", steps=2)
+    folder = kept.keep(tmp_path / "folder")
+    record = json.loads((folder / "tuned.json").read_text())
+    source = record["pictures"][0] | {"file": "picture-1.png", "file_sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}
+    (folder / "tuned.json").write_text(json.dumps(record | {"pictures": [source]}))
+    (folder / "picture-1.png").write_bytes(picture.read_bytes())
+    with pytest.raises(RequestError, match="holds no picture"):  # whatever a downloaded folder says
+        paintover.edit(None, "a cow", tuned=folder, steps=2)
 
 
 def test_a_place_that_cannot_be_written_to_stops_no_tuning(photo, model, tmp_path, monkeypatch):

@@ -34,13 +34,17 @@ _LEFT = 3600.0  # seconds until what a killed process left goes
 
 
 class Source(BaseModel):
-    """A picture that was tuned on: what it was called, its sha256 as an edit knows it, and its file here."""
+    """A picture that was tuned on: what it was called, its sha256 as an edit knows it, and its file here with its own sha256.
+
+    (The two differ where the picture was in memory: an edit knows it by its pixels.)
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     sha256: str
     file: str | None = None
+    file_sha256: str | None = None
 
 
 class Record(BaseModel):
@@ -120,9 +124,12 @@ class Tuning:
         if source is None or source.file is None:
             return None
         try:
-            return (self.folder / Path(source.file).name).read_bytes()
+            data = (self.folder / Path(source.file).name).read_bytes()
         except OSError:
             raise self._damaged("its picture is gone") from None
+        if hashlib.sha256(data).hexdigest() != source.file_sha256:
+            raise self._damaged("its picture is not what was written")
+        return data
 
     def bytes_on_disk(self) -> int:
         if self.folder is None:
@@ -235,8 +242,9 @@ def broken() -> list[str]:
 
 
 def write(record: Record, tensors: Mapping[str, Tensor], pictures: Sequence[bytes], replacing: bool = False) -> Tuning:
-    """Keeps a tuning under its name, whole or not at all, readable by its owner alone. Raises OSError where that fails, and
-    RequestError where the name is taken (unless it is of the same making, or `replacing`)."""
+    """Keeps a tuning under its name, whole or not at all, readable by its owner alone, and returns what is there then: where
+    another process was as far with the same thing, its own. Raises OSError where that fails, and RequestError where the name
+    is taken (unless it is of the same making, or `replacing`)."""
     from paintover.models import tensors as files
 
     home = root() / check_name(record.name)
@@ -249,13 +257,15 @@ def write(record: Record, tensors: Mapping[str, Tensor], pictures: Sequence[byte
         for source, data in zip(record.pictures, pictures, strict=True):
             with files.whole(part / str(source.file), sync=True) as file:
                 file.write(data)
-        record = record.used()
+        kept = zip(record.pictures, pictures, strict=True)
+        sums = (source.model_copy(update={"file_sha256": hashlib.sha256(data).hexdigest()}) for source, data in kept)
+        record = record.model_copy(update={"pictures": tuple(sums)}).used()
         _write_record(part, record)
         _put(part, home, record, replacing)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return Tuning(record, home)
+    return _read(home)  # what another process put there meanwhile may differ in its bits
 
 
 def check_free(name: str, key: str | None = None) -> None:
@@ -330,8 +340,9 @@ def _read(folder: Path) -> Tuning:
 
 def _of_folder(folder: Path) -> Tuning:
     """What `keep` wrote, or other software."""
-    record = _read(folder).record if (folder / RECORD).exists() else Record()
-    known = {"name": str(folder), "days": None, "expires": None, "key": ""}
+    record = _read(folder).record if (folder / RECORD).is_file() else Record()
+    # Whoever wrote it: it names no file of ours to be read, and nothing to be forgotten.
+    known = {"name": str(folder), "pictures": _without_files(record), "days": None, "expires": None, "key": "", "traces": ()}
     return Tuning(record.model_copy(update=known | {"sha256": _signature(folder)}), folder.resolve())
 
 
@@ -352,8 +363,12 @@ def _sums(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def description(record: Record) -> bytes:
     """What tuned.json holds in a folder of one's own: it stays, and its pictures are not with it."""
-    pictures = tuple(source.model_copy(update={"file": None}) for source in record.pictures)
+    pictures = _without_files(record)
     return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None, "key": "", "traces": ()}))
+
+
+def _without_files(record: Record) -> tuple[Source, ...]:
+    return tuple(source.model_copy(update={"file": None, "file_sha256": None}) for source in record.pictures)
 
 
 def _json(record: Record) -> bytes:
@@ -378,12 +393,21 @@ def _put(part: Path, home: Path, record: Record, replacing: bool) -> None:
                 raise
         if not replacing:
             check_free(record.name, record.key)
-            with contextlib.suppress(ModelError):
-                if not _read(home).record.over:  # of the same making: it is as good, and may be in use
-                    shutil.rmtree(part, ignore_errors=True)
-                    return
+            if _sound(home):  # of the same making: it is as good, and may be in use
+                shutil.rmtree(part, ignore_errors=True)
+                return
         _delete(home)
     raise RequestError(f"the name {record.name!r} is taken again and again; give another --name")
+
+
+def _sound(folder: Path) -> bool:
+    """Whether a tuning has not expired, and its weights are what was written."""
+    try:
+        record = _read(folder).record
+        with (folder / WEIGHTS).open("rb") as file:
+            return not record.over and hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+    except (ModelError, OSError):
+        return False
 
 
 def _delete(folder: Path) -> None:
