@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -149,3 +151,15 @@ def test_every_timestep_is_as_likely():
     assert (int(t_N.min()), int(t_N.max())) == (0, 999)
     tenths = torch.bincount(t_N // 100, minlength=10) / len(t_N)
     assert (tenths - 0.1).abs().max() < 0.012  # 4 standard deviations
+
+
+def test_bfloat16_where_the_machine_computes_in_it_alone(monkeypatch):
+    """A card of before 2020 knows it by emulation, which is slower than float32."""
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert isinstance(loss.autocast(cuda), nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert not isinstance(loss.autocast(cuda), nullcontext)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert isinstance(loss.autocast(torch.device("cpu")), nullcontext)

@@ -14,9 +14,20 @@ from torch.overrides import TorchFunctionMode
 _WEIGHTED = {functional.linear, functional.conv2d}
 
 
+def supported(device: torch.device) -> bool:
+    """Whether the machine computes in bfloat16 by itself: emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        tells = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch's own; it may be gone in a later edition
+        return tells is not None and bool(tells())
+    return False
+
+
 @contextmanager
 def half(device_type: str) -> Iterator[None]:
-    """bfloat16 autocast, the weights staying float32. What it computes is what `torch.autocast` computes.
+    """bfloat16 autocast, the weights staying as they are. What it computes is what `torch.autocast` computes.
 
     Autocast keeps a bfloat16 copy of every weight for the backward pass, half as much again as the weights. Here the weight
     itself is kept, and cast once more when its gradient is due; it must not change in between.
@@ -41,7 +52,7 @@ class _Casting(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func not in _WEIGHTED or len(args) < 2 or args[1].dtype is not torch.float32:
+        if func not in _WEIGHTED or len(args) < 2 or args[1].dtype not in (torch.float32, torch.float16):
             return func(*args, **(kwargs or {}))
         copy = args[1].to(torch.bfloat16)
         self.weight, self.copy = args[1], copy.untyped_storage().data_ptr()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paintover.models.denoiser import Denoiser, seen
 from paintover.path.predict import Condition
-from paintover.tuning.half import half
+from paintover.tuning.half import half, supported
 
 
 def drawn(seed: int, i: int, shape: tuple[int, ...], timesteps: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -48,6 +48,4 @@ def denoising(denoiser: Denoiser, x0_BCHW: Tensor, t_B: Tensor, noise_BCHW: Tens
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where the machine computes in it (the weights stay float32): half the time there, and slower elsewhere."""
-    if device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()):
-        return half(device.type)
-    return nullcontext()
+    return half(device.type) if supported(device) else nullcontext()
