@@ -12,7 +12,10 @@ from paintover.tuning.apply import applied
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"unet.x.lora_A.weight": torch.zeros(2, 4), "unet.x.lora_B.weight": torch.zeros(4, 2)}, "needs a diffusion model with a UNet"),
+        (
+            {"unet.x.lora_A.weight": torch.zeros(2, 4), "unet.x.lora_B.weight": torch.zeros(4, 2)},
+            "needs a diffusion model with a UNet",
+        ),
         ({"unet.conv_in.weight": torch.zeros(3)}, "needs a diffusion model with a UNet"),
         ({"words.zwx": torch.zeros(1, 32)}, "cannot be taught words"),
     ],

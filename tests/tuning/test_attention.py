@@ -8,18 +8,20 @@ import torch
 from paintover.models.bundle import load
 from paintover.models.tiny import tiny
 from paintover.tuning.attention import FEW
-from paintover.tuning.weights import trainable
+from paintover.tuning.weights import learner, trainable
 
 
+@pytest.mark.parametrize("make", [trainable, learner])
 @pytest.mark.parametrize(("side", "large"), [(8, False), (20, True)])
-def test_maps_are_kept_of_small_grids_alone(tmp_path, side, large):
+def test_maps_are_kept_of_small_grids_alone(tmp_path, side, large, make):
     bundle = load(tiny(tmp_path, "text-to-image"), "cpu")
-    learner = trainable(bundle.denoiser)
+    learning = make(bundle.denoiser)
     draw = torch.Generator().manual_seed(0)
     x, tokens = torch.randn(1, 4, side, side, generator=draw), torch.randn(1, 77, 32, generator=draw)
+    x.requires_grad_()
     kept = set()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.add(t.shape[-2:]) or t, lambda t: t):
-        answer = learner.output(x, torch.tensor([500]), tokens)
+        answer = learning.output(x, torch.tensor([500]), tokens)
     pixels = side * side
     assert (pixels > FEW) == large
     assert (torch.Size([pixels, pixels]) in kept) != large

@@ -12,6 +12,8 @@ from paintover.errors import ModelError
 from paintover.models.bundle import load
 from paintover.models.denoiser import Denoiser
 from paintover.models.tiny import tiny
+from paintover.path.predict import Condition
+from paintover.tuning.loss import denoising, drawn
 from paintover.tuning.weights import LORA, trainable, tuned_of, with_weights
 
 KINDS = pytest.mark.parametrize("kind", ["full", "lora"])
@@ -128,6 +130,29 @@ def test_a_base_in_half_precision_is_tuned_in_full_and_walks_in_half(folder, bas
     assert {p.dtype for p in merged.unet.parameters()} == {dtype}
     assert (asked(merged) - asked(learner)).abs().max() < (0.01 if dtype == torch.float16 else 0.05)
     assert (asked(merged) - asked(half)).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_lora_shares_the_weights_of_a_base_in_half_precision_and_learns(folder, plain, monkeypatch):
+    if plain:  # as on machines that have no bfloat16
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    half = load(folder, "cpu", torch.bfloat16).denoiser
+    own = {tensor.data_ptr() for tensor in half.unet.parameters()}
+    learner = trainable(half, "lora", 4)
+    beneath = [tensor for tensor in learner.unet.parameters() if not tensor.requires_grad]
+    assert {tensor.data_ptr() for tensor in beneath} == own
+    learning = tuned_of(learner)
+    assert {tensor.dtype for tensor in learning.values()} == {torch.float32}
+    x0_BCHW = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    told = Condition(torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(5)))
+    optimiser = torch.optim.Adam(learning.values(), 1e-2)
+    errors = []
+    for _ in range(12):
+        errors.append(denoising(learner, x0_BCHW, *drawn(0, 0, (4, 4, 8, 8), 1000, x0_BCHW.device), told))
+        optimiser.zero_grad()
+        errors[-1].backward()
+        optimiser.step()
+    assert errors[-1] < 0.97 * errors[0]
 
 
 def test_an_addition_to_a_convolution_is_added_in_too(base):

@@ -118,15 +118,15 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
 
         from paintover.path.predict import Condition
         from paintover.tuning import loss
-        from paintover.tuning.frozen import frozen
         from paintover.tuning.loop import tune
         from paintover.tuning.optimiser import InBackward
         from paintover.tuning.unfinished import Unfinished
+        from paintover.tuning.weights import learner
         from paintover.tuning.words import vectors, with_words
 
         knobs = context.knobs
         base: Any = context.bundle.denoiser
-        told_by = frozen(base)
+        told_by = learner(base)
         learnt_ND = Parameter(vectors(context.bundle.text, knobs.initial, knobs.vectors).to(context.device))
         text: Any = with_words(context.bundle.text, {knobs.word: learnt_ND})
         pictures, templates = context.examples or (context.source,), TEMPLATES[knobs.learn]

@@ -12,6 +12,7 @@ from paintover.errors import ModelError
 from paintover.models.denoiser import Denoiser
 from paintover.models.kept import keep_text
 from paintover.tuning.attention import quick
+from paintover.tuning.half import supported
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -23,23 +24,41 @@ _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]  # of every attention, as diffus
 
 
 def trainable(denoiser: Denoiser, kind: Kind = "full", rank: int = 8, seed: int = 0) -> Denoiser:
-    """The denoiser once more, in float32, with weights of its own that record gradients: all of them, or a LoRA's.
+    """The denoiser once more, with weights of its own, in float32, that record gradients: all of them, or a LoRA's.
 
     full: a copy of every weight. lora: low-rank additions B A to the projections of every attention (Hu et al. 2021), `rank`
-    rows each, A drawn from `seed`; the weights beneath stay, and are shared with `denoiser` where that is in float32.
+    rows each, A drawn from `seed`; the weights beneath stay, and are shared with `denoiser` where they can be.
     """
-    copy = _copy(denoiser.unet, {name: w.detach().float() for name, w in denoiser.unet.state_dict().items()})
+    made = learner(denoiser, as_it_is=kind == "lora" and _learns(denoiser))
     if kind == "full":
-        for parameter in copy.parameters():  # a copy each: `float` gives the same tensor where it was float32 before
+        for parameter in made.unet.parameters():  # a copy each: `float` gives the same tensor where it was float32 before
             parameter.data = parameter.data.clone()
-        copy.requires_grad_(True)
+        made.unet.requires_grad_(True)
     else:
         from peft import LoraConfig
 
-        copy.requires_grad_(False)
+        unet: Any = made.unet
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # A and B are drawn on the CPU, whatever the device
-            copy.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_TARGETS))
+            unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=_TARGETS))
+        for parameter in tuned_of(made).values():
+            parameter.data = parameter.data.float()
+    return made
+
+
+def _learns(denoiser: Denoiser) -> bool:
+    """Whether gradients come through its weights as they are. In float16 small ones vanish, unless autocast takes bfloat16
+    for it, which is a matter of the accelerator (on a CPU it leaves the norms in their weights' type)."""
+    return denoiser.dtype is not torch.float16 or (denoiser.device.type == "cuda" and supported(denoiser.device))
+
+
+def learner(denoiser: Denoiser, *, as_it_is: bool = False) -> Denoiser:
+    """The denoiser once more, to learn through: in float32, so that small gradients do not vanish, its own weights still.
+
+    Weights that are in float32 are shared with `denoiser`, and with `as_it_is` all of them; none records gradients.
+    """
+    own = denoiser.unet.state_dict()
+    copy = _copy(denoiser.unet, {name: w.detach() if as_it_is else w.detach().float() for name, w in own.items()})
     if denoiser.device.type == "cpu":
         quick(copy)
     return denoiser.around(copy)
