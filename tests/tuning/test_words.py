@@ -73,6 +73,12 @@ def test_the_new_word_is_not_rare(bundle):
     assert next(with_words(bundle.text, {rarest: random(1)}).rare()) != rarest
 
 
+def test_letters_that_are_others_in_another_case_are_the_word_too(bundle):
+    """The long s is an s, and the Kelvin sign a k, whatever Python's `lower` makes of them."""
+    taught = with_words(bundle.text, {"style9": random(2), "\u212aow": random(3)})
+    assert [taught.count(text) for text in ("style9", "\u017ftyle9", "kow", "KOW")] == [2, 2, 3, 3]
+
+
 def test_words_are_added_to_words(bundle):
     one = with_words(bundle.text, {"zwx": random(1), "mtv": random(2)})
     two = with_words(one, {"mtv": random(3)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from paintover.conditions.alone import alone, says
 from paintover.editors import window
 from paintover.editors.editor import Context
 from paintover.editors.tuned import Tuned, TuningKnobs
@@ -92,7 +93,7 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
         knobs, caption = context.knobs, context.request.instruction
         told = prompt(self._rare(context), knobs.class_word, caption)
         notes = super().notes(replace(context, request=context.request.model_copy(update={"instruction": told})))
-        if knobs.class_word and not _says(knobs.class_word, caption) and not _says(self._rare(context), caption):
+        if knobs.class_word and not says(knobs.class_word, caption) and not says(self._rare(context), caption):
             notes.append(f'the caption does not say {knobs.class_word!r}, so it was read as "{told[:200]}"')
         return notes
 
@@ -202,19 +203,11 @@ def prompt(rare: str, class_word: str, caption: str) -> str:
     The rare word is put before the first "dog", whatever its case. A caption that says the rare word stays as it is; one that
     says neither is told behind the name: "in the snow" becomes "ktn dog, in the snow".
     """
-    if _says(rare, caption):
+    if says(rare, caption):
         return caption
-    if class_word and _says(class_word, caption):
-        return re.sub(_alone(class_word), lambda found: f"{rare} {found[0]}", caption, count=1, flags=re.IGNORECASE)
+    if class_word and says(class_word, caption):
+        return re.sub(alone(class_word), lambda found: f"{rare} {found[0]}", caption, count=1, flags=re.IGNORECASE)
     return f"{rare} {class_word}, {caption}" if class_word else f"{rare} {caption}"
-
-
-def _says(word: str, caption: str) -> bool:
-    return re.search(_alone(word), caption, re.IGNORECASE) is not None
-
-
-def _alone(word: str) -> str:
-    return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
 def _alike(pictures: list[Tensor]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from paintover.conditions.alone import alone, says
 from paintover.editors import window
 from paintover.editors.editor import Context
 from paintover.editors.knobs import Knobs
@@ -108,7 +109,7 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
     def notes(self, context: Context[TextualInversionKnobs]) -> list[str]:
         # As many tokens as the word will be, which is not known yet.
         read = self.prompt(context.knobs.word, context.request.instruction)
-        read = re.sub(rf"\b{context.knobs.word}\b", " a" * context.knobs.vectors, read)
+        read = re.sub(alone(context.knobs.word), " a" * context.knobs.vectors, read, flags=re.IGNORECASE)
         return super().notes(replace(context, request=context.request.model_copy(update={"instruction": read})))
 
     def prepare(self, context: Context[TextualInversionKnobs]) -> Preparation:
@@ -162,4 +163,4 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
     def prompt(self, word: str, caption: str) -> str:
         """The caption with the word in it: where the caption says it, or *; or else in front, "word, caption"."""
         said = caption.replace(HERE, word)
-        return said if re.search(rf"\b{re.escape(word)}\b", said, re.IGNORECASE) else f"{word}, {caption}"
+        return said if says(word, said) else f"{word}, {caption}"

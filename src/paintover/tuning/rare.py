@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
+from paintover.conditions.alone import says
 from paintover.errors import KnobError
 from paintover.models.text import TextEncoder
 
@@ -36,7 +37,7 @@ def check(text: TextEncoder, word: str, beside: Mapping[str, str]) -> None:
             f"rare_token {word!r} is {text.count(word)} tokens to this model; name a word that is one, or leave it out"
         )
     for name, said in beside.items():
-        if word.lower() in re.findall(r"\w+", said.lower()):
+        if says(word, said):
             raise KnobError(
                 f"the {name} says {word!r}, the word that stands for the picture; name another one with --rare-token"
             )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paintover.conditions.alone import alone
 from paintover.errors import ModelError
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
 
@@ -33,8 +34,9 @@ class WithWords:
         first = self._inner.tokenizer.get_vocab()["<|0:0|>"]
         self._inner.model = _sharing(base.model)
         self._inner.model.set_input_embeddings(_Door(_table(base), first, list(self.words.values())))
-        self._pattern = re.compile("|".join(_alone(word) for word in sorted(self.words, key=len, reverse=True)), re.IGNORECASE)
-        self._spelt = {word.lower(): f" {' '.join(its)} " for word, its in marks.items()}
+        ordered = sorted(self.words, key=len, reverse=True)
+        self._pattern = re.compile("|".join(f"({alone(word)})" for word in ordered), re.IGNORECASE)
+        self._spelt = [f" {' '.join(marks[word])} " for word in ordered]
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         return self._inner.encode([self._marked(text) for text in texts])
@@ -57,7 +59,7 @@ class WithWords:
         return bool(self._pattern.search(text))
 
     def _marked(self, text: str) -> str:
-        return self._pattern.sub(lambda found: self._spelt[found[0].lower()], text)
+        return self._pattern.sub(lambda found: self._spelt[(found.lastindex or 1) - 1], text)
 
 
 def with_words(text: TextEncoder, words: Mapping[str, Tensor]) -> TextEncoder:
@@ -137,10 +139,3 @@ def _knowing(tokenizer: Any, marks: list[str]) -> Any:
 def _sharing(model: nn.Module) -> nn.Module:
     """The model once more, around the same tensors."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
-
-
-def _alone(word: str) -> str:
-    """A pattern for the word where it is not a part of another one."""
-    before = r"(?<!\w)" if re.match(r"\w", word[0]) else ""
-    after = r"(?!\w)" if re.match(r"\w", word[-1]) else ""
-    return f"{before}{re.escape(word)}{after}"
