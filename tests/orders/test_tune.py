@@ -21,9 +21,11 @@ from paintover import cli
 from paintover.engine.cache import PrepareCache, shared
 from paintover.errors import Cancelled, KnobError, ModelError, RequestError
 from paintover.models.bundle import load
+from paintover.orders import traces
 from paintover.orders.batch import batch
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit_many, edit_one
+from paintover.orders.tune import discard
 from paintover.orders.tuned import found
 from paintover.picture.provenance import read
 from paintover.tuning import store
@@ -182,7 +184,7 @@ def test_it_expires_after_its_last_use_and_is_swept_at_the_next(kept, photo, mod
     assert not folder.exists()
     paintover.tune(photo, name="meadow", days=2, iterations=1, batch=1, **model)
     ends(seconds=-1)
-    assert [record.name for record in store.sweep()] == ["meadow"]
+    assert [record.name for record in traces.sweep()] == ["meadow"]
     assert not folder.exists()
 
 
@@ -221,6 +223,41 @@ def test_a_named_one_stays_when_it_is_closed_and_goes_when_it_is_discarded(kept,
     assert files() == [], "nor is the picture in the cache"
     with pytest.raises(RequestError, match="there is no tuning 'meadow'"):
         kept.discard()
+
+
+def test_traces_of_the_picture_go_with_what_was_tuned(photo, model, tmp_path):
+    quick = {"batch": 1, "rate": 1e-3, **model}
+
+    def entries() -> int:
+        return len([path for path in files() if path.suffix == ".entry"])
+
+    paintover.tune(photo, name="meadow", iterations=1, **quick)
+    paintover.edit(None, "a cow", tuned="meadow", steps=2)
+    assert entries() == 1, "its latents"
+    file = store.root() / "meadow" / "tuned.json"
+    ended = {"expires": (datetime.now(UTC) - timedelta(seconds=1)).isoformat()}
+    file.write_text(json.dumps(json.loads(file.read_text()) | ended))
+    with pytest.raises(RequestError, match="has expired"):
+        paintover.imagine("a cow", tuned="meadow", steps=2)
+    assert files() == [], "expired"
+    other = tmp_path / "other.png"
+    Image.new("RGB", (64, 64), "red").save(other)
+    paintover.tune(other, name="meadow", iterations=1, **quick)
+    paintover.tune(photo, name="meadow", force=True, iterations=1, **quick).edit("a cow", steps=2)
+    assert entries() == 1, "replaced"
+    discard("meadow")
+    assert files() == []
+    own = PrepareCache(tmp_path / "own")
+    tuned = paintover.tune(photo, name="meadow", iterations=1, cache=own, **quick)
+    tuned.edit("a cow", steps=2)
+    assert [path for path in files() if path.suffix == ".entry"] == [], "all is in its own"
+    assert len(list(own.folder.rglob("*.entry"))) == 1
+    tuned.discard()
+    assert [path for path in own.folder.rglob("*") if path.is_file()] == files() == []
+    assert own._memory == {}
+    paintover.tune(photo, name="meadow", iterations=1, cache=PrepareCache(tmp_path / "own"), **quick)
+    discard("meadow")
+    assert [path for path in own.folder.rglob("*") if path.is_file()] == files() == []
 
 
 def test_pixels_in_memory_are_kept_as_well(tiny_bundle):
@@ -270,6 +307,22 @@ def test_imagic_knows_its_caption(photo, model):
     knobs = {"editor": "imagic", "caption": "a cow lying down", "embedding_iterations": 1, "iterations": 1}
     with paintover.tune(photo, **knobs, **model) as tuned:
         assert tuned.edit(steps=2).request.instruction == "a cow lying down"
+        with pytest.raises(
+            RequestError, match=r"this tuning learnt the caption 'a cow lying down'; leave the words out, or tune"
+        ):
+            tuned.edit("a cow standing", steps=2)
+
+
+def test_words_that_were_learnt_need_not_be_said_again(photo, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    knobs = {"editor": "imagic", "caption": "a cow lying down", "embedding_iterations": 1, "iterations": 1}
+    paintover.tune(photo, name="lying", **knobs, **model)
+    assert paintover.edit(None, tuned="lying", steps=2).request.instruction == "a cow lying down"
+    assert run(capsys, "edit", "--tuned", "lying", "--steps", 2)[0] == 0
+    assert read(tmp_path / "photo.edited.png")["request"]["instruction"] == "a cow lying down"
+    code, _, err = run(capsys, "edit", "a horse", "--tuned", "lying", "--steps", 2)
+    assert (code, "learnt the caption 'a cow lying down'" in err) == (2, True)
+    paintover.edit(None, "a horse", tuned="lying", editor="sdedit", steps=2)  # which learnt nothing with it
 
 
 def test_cancelling_ends_it_within_an_iteration(photo, model):

@@ -30,6 +30,7 @@ from paintover.cli.shared import (
     with_knobs,
 )
 from paintover.errors import Cancelled, RequestError
+from paintover.orders import traces
 from paintover.orders.tune import USUAL, TunedModel, editors
 from paintover.orders.tune import discard as throw_away
 from paintover.tuning import store
@@ -114,7 +115,7 @@ def tuned(
         if as_json:
             print_json({"discarded": discard})
         return
-    store.sweep()
+    traces.sweep()
     there = store.listed()
     for name in store.broken():
         tell(f"paintover: note: the tuning {name!r} is damaged; discard it: paintover tuned --discard {name}")

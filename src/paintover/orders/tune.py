@@ -19,6 +19,7 @@ from paintover.editors import registry
 from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, ModelError, RequestError
 from paintover.orders import order as order_of
+from paintover.orders import traces
 from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Checked, Order, path_of, pixels_of, request_for
 from paintover.orders.run import edit_one, imagined
@@ -166,15 +167,18 @@ class TunedModel:
 
     def discard(self) -> None:
         """Deletes what was learnt, from memory and from the disk."""
-        name = self.name
+        name, cache = self.name, self._cache
         self.close()
         if name is not None:
             discard(name)
+            traces.forget([self._record], cache)
 
     def close(self) -> None:
         """Gives its memory back. Without a name, nothing is left of it then; under its name it stays in the store."""
         if self._tuning is None:
             return
+        if self.name is None:
+            traces.forget([self._record], self._cache)
         self._tuning = self._cache = None
         store.forget()
         from paintover.tuning.apply import forget
@@ -240,8 +244,9 @@ def tune(
     from paintover.models.bundle import load
     from paintover.orders.work import begin
 
-    store.sweep()
+    traces.sweep()
     own = cache or (shared() if name is not None else PrepareCache(max_bytes=0))  # in memory, and gone with the handle
+    edits_in = cache if cache is not None or name is not None else own
     bundle = load(checked.order.request.model, device=device)
     work = begin(checked, bundle, own)
     assert work.key is not None
@@ -250,7 +255,7 @@ def tune(
         store.check_free(name, work.key)
         there = _there(name, work.key)
         if there is not None:
-            return TunedModel(store.touch(there), device, found=True)
+            return TunedModel(store.touch(there), device, edits_in, found=True)
     began, before = time.perf_counter(), _spent(work)
     tensors = own.find(work.key)
     if tensors is None:
@@ -267,34 +272,34 @@ def tune(
         pictures=tuple(_source(n, one, opened) for n, (one, opened) in enumerate(zip(given, checked.examples, strict=True))),
         word=system.word(work.context),
         key=work.key,
-        traces=(work.key, *work.codec_keys),
+        traces=(work.key, *work.codec_keys) if name is not None or cache is not None else (),  # else all was in memory
+        cache=str(own.folder.resolve()) if cache is not None else None,
         days=None if name is None else days,
         seconds=round(before + time.perf_counter() - began, 1),
     )
     notes: list[str] = []
     tuning = None
     if name is not None:
+        replaced = store.known(name)
         try:
             tuning = store.write(record, tensors, files, replacing=force)
         except OSError as error:
             notes.append(f"the tuning could not be kept ({error.strerror or error}); it is gone when this ends")
             record = record.model_copy(update={"name": store.UNNAMED, "days": None})
+        else:
+            traces.forget([] if replaced is None else [replaced], besides=record.traces)
     if tuning is None:
         tuning = _in_memory(record, tensors, files)
     if work.context.unfinished is not None:
         with contextlib.suppress(OSError):
             work.context.unfinished.unlink()
-    return TunedModel(tuning, device, None if name is not None else own, notes=tuple(notes))
+    return TunedModel(tuning, device, edits_in, notes=tuple(notes))
 
 
 def discard(name: str) -> None:
     """Deletes a named tuning at once, and what the cache holds of it. Raises RequestError where there is none."""
     record = store.discard(name)
-    if record is not None and record.traces:
-        from paintover.engine.cache import shared
-
-        for key in record.traces:
-            shared().forget(key)
+    traces.forget([] if record is None else [record])
 
 
 def _editor(name: str) -> Tuned[Any]:

@@ -52,7 +52,7 @@ class Record(BaseModel):
 
     editor: None where other software tuned. knobs: those that the tuning settled. word: what stands for the learnt thing in a
     caption; "" where no word does. sha256: of the tensors' file. key: of what it was made from, in the prepare cache; traces:
-    of what the cache may hold of it.
+    of what the cache may hold of it, in the folder `cache`; None: in the shared one.
     days: from its last use to its end; None: it stays. seconds: that the tuning took.
     """
 
@@ -70,6 +70,7 @@ class Record(BaseModel):
     sha256: str = ""
     key: str = ""
     traces: tuple[str, ...] = ()
+    cache: str | None = None
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
     days: float | None = None
     expires: datetime | None = None
@@ -193,17 +194,14 @@ def numbered(name: str, key: str) -> str:
 
 
 def find(name: str | Path) -> Tuning:
-    """The named tuning, or a folder's. What has expired goes first. Raises RequestError, ModelError."""
+    """The named tuning, or a folder's. Raises RequestError, also for one that has expired, and ModelError."""
     said = str(name)
     kept = root() / said
     if _NAME.fullmatch(said) and not kept.is_symlink() and kept.is_dir():
         tuning = _read(kept)
-        ended = tuning.record.over
-        sweep()
-        if not ended:
+        if not tuning.record.over:
             return tuning
         raise RequestError(f"the tuning {said!r} has expired ({_day(tuning.record)}); tune again, with more --days")
-    sweep()
     if "\0" not in said and os.path.isdir(said):
         return _of_folder(Path(said))
     if said == UNNAMED:
@@ -217,6 +215,13 @@ def find(name: str | Path) -> Tuning:
         f"there is no tuning {said[:80]!r}, nor such a folder: it was discarded, expired, or is elsewhere ({hint}); "
         "make one with paintover tune PICTURE --name NAME"
     )
+
+
+def known(name: str) -> Record | None:
+    """What is known of what has the name, over or not; None where there is nothing, or nothing that can be read."""
+    with contextlib.suppress(ModelError):
+        return _read(root() / check_name(name)).record
+    return None
 
 
 def listed() -> list[Tuning]:
@@ -342,7 +347,8 @@ def _of_folder(folder: Path) -> Tuning:
     """What `keep` wrote, or other software."""
     record = _read(folder).record if (folder / RECORD).is_file() else Record()
     # Whoever wrote it: it names no file of ours to be read, and nothing to be forgotten.
-    known = {"name": str(folder), "pictures": _without_files(record), "days": None, "expires": None, "key": "", "traces": ()}
+    known = {"name": str(folder), "pictures": _without_files(record), "days": None, "expires": None}
+    known |= {"key": "", "traces": (), "cache": None}
     return Tuning(record.model_copy(update=known | {"sha256": _signature(folder)}), folder.resolve())
 
 
@@ -363,8 +369,8 @@ def _sums(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def description(record: Record) -> bytes:
     """What tuned.json holds in a folder of one's own: it stays, and its pictures are not with it."""
-    pictures = _without_files(record)
-    return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None, "key": "", "traces": ()}))
+    pictures, unknown = _without_files(record), {"key": "", "traces": (), "cache": None}
+    return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None} | unknown))
 
 
 def _without_files(record: Record) -> tuple[Source, ...]:
