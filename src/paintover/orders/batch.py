@@ -131,6 +131,7 @@ def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | N
     tuning = of_tuning.found(of_tuning.in_folder(tuned, folder)) if isinstance(tuned, str) else None
     if tuning is not None:
         said |= of_tuning.asked(tuning, said.get("editor"), said.get("model"), USUAL)
+        said.setdefault("instruction", of_tuning.words(tuning, None))
     request = request_for(**said)
     if name is None:
         about = request.picture or (tuning.record.name if tuning is not None else "imagined")

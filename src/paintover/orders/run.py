@@ -24,7 +24,7 @@ BESIDE = "mdp-noise"  # the editor that makes a second picture beside a made one
 
 def edit(
     picture: Any,
-    instruction: str,
+    instruction: str | None = None,
     *,
     editor: str | None = None,
     model: str | Path | None = None,
@@ -51,7 +51,7 @@ def edit(
     be opened. device: None takes the fastest there is.
 
     tuned: a named tuning (paintover.tune), or a folder of one: editor and model are then its own if not given, and `picture`
-    may be None, which is the picture that was tuned on.
+    may be None, which is the picture that was tuned on; so may `instruction`, where a caption was learnt with it.
 
     Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
     """
@@ -59,7 +59,7 @@ def edit(
     request = request_for(
         picture=path_of(picture),
         mask=path_of(mask),
-        instruction=instruction,
+        instruction=of_tuning.words(tuning, instruction),
         source_prompt=source_prompt,
         **of_tuning.asked(tuning, editor, model, USUAL),
         knobs=knobs,

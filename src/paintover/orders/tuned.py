@@ -11,6 +11,7 @@ from paintover.editors import knobs
 from paintover.editors.editor import Editor
 from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, ModelError, RequestError
+from paintover.orders import traces
 from paintover.tuning import store
 from paintover.tuning.store import Tuning
 
@@ -24,8 +25,13 @@ WITHOUT_ITS_OWN = "sdedit"  # edits what other software tuned, where no editor i
 
 
 def found(tuned: str | Path | Tuning | None) -> Tuning | None:
-    """The tuning of that name, or of a folder. Raises RequestError, ModelError."""
-    return store.find(tuned) if isinstance(tuned, (str, Path)) else tuned
+    """The tuning of that name, or of a folder. What has expired goes. Raises RequestError, ModelError."""
+    if not isinstance(tuned, (str, Path)):
+        return tuned
+    try:
+        return store.find(tuned)
+    finally:
+        traces.sweep()
 
 
 def asked(tuning: Tuning | None, editor: str | None, model: str | Path | None, usual: str) -> dict[str, Any]:
@@ -35,6 +41,12 @@ def asked(tuning: Tuning | None, editor: str | None, model: str | Path | None, u
     record = tuning.record
     own = record.editor or WITHOUT_ITS_OWN
     return {"editor": editor or own, "model": str(model or record.model or "builtin"), "tuned": record.name}
+
+
+def words(tuning: Tuning | None, instruction: str | None) -> str:
+    """What an edit is told: its own words, or the caption that was learnt with the picture."""
+    learnt = None if tuning is None else tuning.record.caption
+    return instruction if instruction is not None else learnt or ""
 
 
 def in_folder(tuned: Any, folder: Path) -> Any:
@@ -58,6 +70,9 @@ def check(tuning: Tuning, editor: Editor[Any], request: EditRequest) -> None:
                 raise KnobError(
                     f"{name} was settled by {tuning.said} ({name} {getattr(settled, name)!r}); leave it out, or tune again"
                 )
+        learnt = record.caption if isinstance(editor, Tuned) and editor.captioned else None
+        if learnt is not None and request.instruction.strip() != learnt.strip():
+            raise RequestError(f"{tuning.said} learnt the caption {learnt!r}; leave the words out, or tune again with these")
     elif isinstance(editor, Tuned):
         whose = f"{record.editor} made {tuning.said}" if record.editor else f"{tuning.said} was not made by {editor.name}"
         raise RequestError(f"{editor.name} tunes by itself, and {whose}; leave one of them out, or use another editor")
