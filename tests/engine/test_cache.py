@@ -80,6 +80,40 @@ def test_memory_has_a_limit_and_an_entry_over_the_disk_limit_is_not_kept(tmp_pat
         cache.get("a", never)
 
 
+def test_one_that_keeps_nothing_on_disk_leaves_what_others_keep_there(tmp_path):
+    user = PrepareCache(tmp_path)
+    user.get("k", lambda: entry(1))
+    nothing = PrepareCache(tmp_path, max_bytes=0)
+    nothing.keep("empty", {"x": torch.empty(0)})
+    nothing.keep("other", entry(2))
+    assert PrepareCache(tmp_path).get("k", never)["x"][0] == 1
+    assert len(files(user)) == 1
+
+
+def test_what_was_never_taken_up_again_is_swept(tmp_path):
+    cache = PrepareCache(tmp_path, max_bytes=0)
+    left, fresh = cache.unfinished("left"), cache.unfinished("fresh")
+    for path in (left, fresh):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"state")
+    os.utime(left, (1e9, 1e9))
+    cache.sweep()
+    assert files(cache) == [fresh]
+
+
+def test_what_could_not_be_written_leaves_its_state(tmp_path, monkeypatch):
+    cache = PrepareCache(tmp_path)
+    state = cache.unfinished("k")
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"state")
+    cache._path("k").mkdir()  # in the way
+    cache.keep("k", entry(1))
+    assert state.exists()
+    cache._path("k").rmdir()
+    cache.keep("k", entry(1))
+    assert not state.exists()
+
+
 def test_a_failed_make_leaves_nothing(tmp_path):
     cache = PrepareCache(tmp_path)
     with pytest.raises(AssertionError, match="made again"):

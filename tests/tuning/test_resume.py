@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,30 @@ def test_a_damaged_state_is_tuned_anew(photo, tiny_bundle):
     state.write_bytes(data)
     paintover.tune(photo, on_step=seen.append, **knobs)
     assert seen[0].i == 0
+
+
+def test_resuming_reads_the_state_once_and_lets_go_of_it(photo, tiny_bundle, monkeypatch):
+    knobs = {"model": tiny_bundle, "iterations": 4, "batch": 1, "rate": 1e-3, "tune": "lora", "rank": 1}
+    before, alive, reads = [], [], []
+    with pytest.raises(Cancelled):
+        paintover.tune(photo, on_step=before.append, cancelled=lambda: len(before) == 2, **knobs)
+    parse, read = unfinished.files.parse, unfinished.files.read
+    state: list[weakref.ref[torch.Tensor]] = []
+
+    def parsed(data: bytearray, start: int = 0) -> dict[str, torch.Tensor]:
+        found = parse(data, start)
+        if any(name.startswith("weight/") for name in found):
+            state.extend(weakref.ref(tensor) for tensor in found.values())
+        return found
+
+    monkeypatch.setattr(unfinished.files, "parse", parsed)
+    monkeypatch.setattr(
+        unfinished.files, "read", lambda path: (reads.append(path) if path.suffix == ".unfinished" else None, read(path))[1]
+    )
+    paintover.tune(photo, on_step=lambda report: alive.append([ref for ref in state if ref() is not None]), **knobs)
+    assert len(state) > 2
+    assert alive == [[], []]
+    assert len(reads) == 1
 
 
 def test_a_state_that_is_half_stepped_is_never_written(tmp_path):

@@ -74,9 +74,9 @@ class PrepareCache:
     def keep(self, key: str, made: Tensors) -> Tensors:
         """Keeps the entry and returns it as `find` would. What was made is given up: nobody else may write to it."""
         found = {name: _alone(tensor.detach().cpu()) for name, tensor in made.items()}
-        self._write(key, found)
-        with contextlib.suppress(OSError):
-            self.unfinished(key).unlink(missing_ok=True)
+        if self._write(key, found):
+            with contextlib.suppress(OSError):
+                self.unfinished(key).unlink(missing_ok=True)
         self._remember(key, found)
         return dict(found)
 
@@ -92,6 +92,13 @@ class PrepareCache:
         for path in (self._path(key), self.unfinished(key)):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+    def sweep(self) -> None:
+        """Deletes what interrupted or killed processes left and nobody took up again."""
+        for used, _, path in self._files():
+            if path.suffix != ".entry" and time.time() - used > _LEFT.get(path.suffix, 3600):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def unfinished(self, key: str) -> Path:
         """A file where a long preparation of the entry may leave its state; it goes once the entry is kept, or in a week."""
@@ -138,25 +145,29 @@ class PrepareCache:
         with contextlib.suppress(OSError):
             os.utime(self._path(key))
 
-    def _write(self, key: str, tensors: Tensors) -> None:
-        if not self.takes(tensors):
-            return
+    def _write(self, key: str, tensors: Tensors) -> bool:
+        """Whether the entry needs no making any more, as far as the disk goes."""
+        if self.max_bytes == 0 or not self.takes(tensors):
+            return True
         path = self._path(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.whole(path) as file:
                 files.put_checked(file, tensors)
-        self._make_room()
+            self._make_room()
+            return True
+        return False  # a full disk
 
     def _make_room(self) -> None:
-        """Deletes the least recently used entries until the folder keeps its limit, and parts that a killed process left."""
-        entries = sorted(self._files())
-        excess = sum(length for _, length, path in entries if path.suffix == ".entry") - self.max_bytes
-        for used, length, path in entries:
-            if excess > 0 if path.suffix == ".entry" else time.time() - used > _LEFT.get(path.suffix, 3600):
+        """Deletes the least recently used entries until the folder keeps its limit, and what is left of killed processes."""
+        self.sweep()
+        entries = sorted(found for found in self._files() if found[2].suffix == ".entry")
+        excess = sum(length for _, length, _ in entries) - self.max_bytes
+        for _, length, path in entries:
+            if excess > 0:
                 with contextlib.suppress(OSError):  # another process may have been quicker
                     path.unlink()
-                excess -= length if path.suffix == ".entry" else 0
+                excess -= length
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         for path in self.folder.glob("??/*"):

@@ -363,7 +363,7 @@ def _there(name: str, key: str) -> Tuning | None:
 
 
 def _spent(work: Work) -> float:
-    """Seconds that went into it before it was interrupted."""
+    """Seconds that went into it before it was interrupted, as the head of its state says."""
     from paintover.tuning.unfinished import Unfinished
 
     return Unfinished(work.context.unfinished).spent()

@@ -26,8 +26,10 @@ def tune(
     """
     first, before = 0, unfinished.read()
     if before is not None and before[1].get("what") == what:
-        optimiser.load(before[0])
+        # Weights are copied into their places; the optimiser's own numbers would be views of all that was read.
+        optimiser.load({name: t if name.startswith("weight/") else t.clone() for name, t in before[0].items()})
         first = int(before[1]["i"]) + 1
+    del before  # as large as the model, or larger
     i = first - 1
     try:
         for i in range(first, iterations):

@@ -12,6 +12,8 @@ from paintover.models import tensors as files
 
 EVERY = 20.0  # seconds between two writings at least
 _CARRIED = "carried/"
+_HEAD = 16 << 20  # bytes; of a million names at most
+State = tuple[dict[str, Tensor], dict[str, str]]
 
 
 class Unfinished:
@@ -28,11 +30,12 @@ class Unfinished:
         self._took = 0.0
         self._before: float | None = None
         self._carried: dict[str, Tensor] | None = None
+        self._state: State | None = None  # read for what is carried, until it is asked for
 
     def carried(self) -> dict[str, Tensor]:
         """What stages that are over came to (`carry`), for those after them to go on from; {} where none is over."""
         if self._carried is None:
-            self.read()
+            self._state = self.read()
         return dict(self._carried or {})
 
     def carry(self, tensors: dict[str, Tensor]) -> None:
@@ -40,13 +43,23 @@ class Unfinished:
         self._carried = self.carried() | {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def spent(self) -> float:
-        """Seconds that went into what is there, before this began."""
-        if self._before is None:
-            self.read()
+        """Seconds that went into what is there, before this began. Only the file's head is read, if nothing was read yet."""
+        if self._before is None and self.path is not None:
+            with contextlib.suppress(OSError, ValueError, OverflowError):
+                with self.path.open("rb") as file:
+                    head = file.read(_HEAD)
+                self._before = max(float(files.facts(bytearray(head), 32).get("seconds", 0)), 0.0)
         return self._before or 0.0
 
-    def read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """(tensors, facts) as they were written last; None where there is nothing, or nothing whole."""
+    def read(self) -> State | None:
+        """(tensors, facts) as they were written last; None where there is nothing, or nothing whole.
+
+        They share the memory of the whole file: let go of them once they are in their places.
+        """
+        state, self._state = self._state, None
+        return state if state is not None else self._read()
+
+    def _read(self) -> State | None:
         found: dict[str, Tensor] = {}
         facts: dict[str, str] = {}
         try:
@@ -68,7 +81,7 @@ class Unfinished:
     def write(self, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
         if self.path is None:
             return
-        began = time.monotonic()
+        began, self._state = time.monotonic(), None
         facts = facts | {"seconds": str(self.spent() + began - self._began)}
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
