@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from paintover.conditions.prompt import prompts
 from paintover.editors import registry
 from paintover.editors.cascade import onward
 from paintover.editors.editor import Context
@@ -130,10 +131,10 @@ def test_unitune_bends_both_stages_and_the_text_encoder_stays(bundle):
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_tuning_lowers_both_losses(bundle, kind):
     """On noises that the tuning has not seen."""
-    from paintover.conditions.prompt import prompts
     from paintover.tuning.apply import network
 
-    asked = context(bundle, tune=kind, rank=4, iterations=8, batch=2, rate=1e-3 if kind == "full" else 2e-2)
+    quick = {"full": {"rate": 1e-3, "iterations": 8}, "lora": {"rate": 2e-2, "iterations": 24}}[kind]
+    asked = context(bundle, tune=kind, rank=4, batch=2, **quick)
     tuned = run(registry.get("unitune").prepare(asked), bundle.denoiser)
     assert any(name.startswith("upscaler.unet.") for name in tuned)
     [told] = prompts(bundle.text, [registry.get("unitune").word(asked)])
@@ -151,25 +152,52 @@ def test_tuning_lowers_both_losses(bundle, kind):
     assert after[1] < 0.9 * before[1]
 
 
-def test_the_tuned_second_stage_walks_the_edit(folder, picture, tmp_path):
-    """share 0 leaves both stages as they were; the first stage's tuning alone gives another picture than both."""
-    request = {"picture": None, "model": str(folder), "steps": STEPS, "editor": "unitune", "preserve": False}
+def test_the_second_stages_loss_is_that_of_its_own_training(bundle):
+    """Against its bare UNet, called as it was trained: the noisy large picture, the noised small one, and that one's level."""
+    stage, told = bundle.upscaler, prompts(bundle.text, ["q"])[0]
+    unet, asked, i = stage.denoiser.unet, context(bundle), 5
+    low, large = asked.source.expand(4, -1, -1, -1), asked.large_BCHW.expand(4, -1, -1, -1)
+    t, noise = loss.drawn(1, i, tuple(large.shape), 1000, large.device)
+    level, blur = loss.drawn(2, i, tuple(large.shape), 1000, large.device)
+    assert len(set(level.tolist())) > 1
 
-    def edited(cache, **knobs):
-        order = Order(
-            request_for(instruction="a cow", knobs={**QUICK, "rate": 0.01, "interpolation": 0, **knobs}, **request), picture
-        )
-        return edit_one(order, cache)
+    def level_of(at):  # the cosine schedule in closed form
+        return torch.cos((at.double() / 1000 + 0.008) / 1.008 * torch.pi / 2) ** 2
 
+    def noised(x, z, at):
+        a = (level_of(at + 1) / level_of(torch.zeros(1)))[:, None, None, None]
+        return (a.sqrt() * x + (1 - a).sqrt() * z).float()
+
+    stretched = torch.nn.functional.interpolate(low, (32, 32), mode="bilinear", align_corners=True)
+    fed = torch.cat([noised(large, noise, t), noised(stretched, blur, level)], dim=1)
+    with torch.no_grad():
+        said = unet(fed, t, told.tokens_BLD.expand(4, -1, -1), class_labels=level).sample[:, :3]
+        ours = upscaler.denoising(stage.denoiser, stage, low, large, told, i)
+    torch.testing.assert_close(float(ours), float(((said - noise) ** 2).mean()), rtol=1e-4, atol=0)
+
+
+def test_the_tuned_second_stage_walks_the_edit_told_the_rare_word(bundle):
+    asked, editor = context(bundle, **QUICK, rate=0.01, interpolation=0), registry.get("unitune")
+    assert editor.caption(asked) == f"{editor.word(asked)} a cow"
+    tuned = run(editor.prepare(asked), bundle.denoiser)
+    first = {name: tensor for name, tensor in tuned.items() if name.startswith("unet.")}
+    both, without = (run(onward(editor, asked, learnt), bundle.denoiser) for learnt in (tuned, first))
+    assert torch.equal(run(onward(editor, asked, tuned), bundle.denoiser), both)
+    assert (both - without).abs().max() > 1e-3
+    none = context(bundle, **QUICK, rate=0.01, interpolation=0, share=0)
+    assert torch.equal(*(run(onward(editor, none, learnt), bundle.denoiser) for learnt in (tuned, first)))
+
+
+def test_one_tuning_serves_many_edits(folder, picture, tmp_path):
+    knobs = {**QUICK, "interpolation": 0}
+    asked = {"model": str(folder), "steps": STEPS, "editor": "unitune", "preserve": False, "knobs": knobs}
     cache = PrepareCache(tmp_path)
-    both = edited(cache)
-    bundle = load(folder, device="cpu")
-    again = edited(cache)
-    assert np.array_equal(again.rgb_HWC, both.rgb_HWC)
-    assert again.record["seconds"]["prepare"] < 30
-    untuned = edited(cache, share=0)
-    assert not np.array_equal(untuned.rgb_HWC, both.rgb_HWC)
-    assert bundle.fingerprint == both.request.model_fingerprint
+    cow, dog, cow_again = (
+        edit_one(Order(request_for(instruction=said, **asked), picture), cache) for said in ("a cow", "a dog", "a cow")
+    )
+    assert np.array_equal(cow.rgb_HWC, cow_again.rgb_HWC)
+    assert not np.array_equal(cow.rgb_HWC, dog.rgb_HWC)
+    assert len(list(tmp_path.glob("??/*.entry"))) == 2  # the encoded picture, and the tuning
 
 
 def test_tuning_that_was_interrupted_in_the_second_stage_goes_on_there(bundle, tmp_path):
