@@ -173,7 +173,8 @@ def test_the_second_stages_loss_is_that_of_its_own_training(bundle):
     with torch.no_grad():
         said = unet(fed, t, told.tokens_BLD.expand(4, -1, -1), class_labels=level).sample[:, :3]
         ours = upscaler.denoising(stage.denoiser, stage, low, large, told, i)
-    torch.testing.assert_close(float(ours), float(((said - noise) ** 2).mean()), rtol=1e-4, atol=0)
+    # Where the machine computes in bfloat16, the loss does.
+    torch.testing.assert_close(float(ours), float(((said - noise) ** 2).mean()), rtol=6e-4, atol=0)
 
 
 def test_the_tuned_second_stage_walks_the_edit_told_the_rare_word(bundle):
