@@ -354,7 +354,7 @@ def test_redo_repeats_it_or_says_what_is_gone(kept, tmp_path):
 def test_what_was_kept_in_a_folder_is_a_tuning(kept, photo, tmp_path):
     folder = kept.keep(tmp_path / "folder")
     by_name = paintover.edit(None, "a cow", tuned="meadow", steps=2)
-    by_folder = paintover.edit(photo, "a cow", tuned=folder, steps=2)
+    by_folder = paintover.edit(photo, "a cow", tuned=folder, model=kept.record.model, steps=2)
     assert np.array_equal(by_name.rgb_HWC, by_folder.rgb_HWC)
     assert by_folder.request.editor == "unitune"
     with pytest.raises(RequestError, match="exists already"):
@@ -426,16 +426,98 @@ def test_a_changed_picture_is_told_and_never_stands_for_the_original(kept, photo
     (folder / "tuned.json").write_text(json.dumps(record | {"pictures": [source]}))
     (folder / "picture-1.png").write_bytes(picture.read_bytes())
     with pytest.raises(RequestError, match="holds no picture"):  # whatever a downloaded folder says
-        paintover.edit(None, "a cow", tuned=folder, steps=2)
+        paintover.edit(None, "a cow", tuned=folder, model=kept.record.model, steps=2)
 
 
-def test_a_place_that_cannot_be_written_to_stops_no_tuning(photo, model, tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_to_shows_before_it_is_tuned(photo, model, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("PAINTOVER_CACHE", str(tmp_path / "file"))
-    tuned = paintover.tune(photo, name="meadow", iterations=1, batch=1, **model)
-    assert tuned.name is None
-    assert "could not be kept" in tuned.notes[0]
-    assert tuned.edit("a cow", steps=2).rgb_HWC.shape == (80, 120, 3)
+    seen = []
+    with pytest.raises(RequestError, match=r"^the tuning could not be kept in .*; name another folder in \$PAINTOVER_CACHE$"):
+        paintover.tune(photo, name="meadow", iterations=1, batch=1, on_step=seen.append, **model)
+    assert seen == [], "before it takes its time"
+    with paintover.tune(photo, iterations=1, batch=1, **model) as tuned:
+        assert tuned.edit("a cow", steps=2).rgb_HWC.shape == (80, 120, 3)
+
+
+def test_what_could_not_be_kept_in_the_end_is_taken_up_again(photo, model, monkeypatch):
+    def full(*given, **how):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as short:
+        short.setattr(store, "write", full)
+        with paintover.tune(photo, name="meadow", iterations=2, batch=1, **model) as tuned:
+            assert (tuned.name, "No space left on device" in tuned.notes[0]) == (None, True)
+    seen = []
+    again = paintover.tune(photo, name="meadow", iterations=2, batch=1, on_step=seen.append, **model)
+    assert (again.name, seen) == ("meadow", [])
+    assert again.record.sha256 == tuned.record.sha256
+    again.discard()
+    assert files() == []
+
+
+def test_a_state_stays_where_nothing_could_be_kept(photo, model, monkeypatch):
+    def full(*given, **how):
+        raise OSError(28, "No space left on device")
+
+    before, seen = [], []
+    with pytest.raises(Cancelled):
+        paintover.tune(
+            photo, name="a", iterations=3, batch=1, on_step=before.append, cancelled=lambda: len(before) == 2, **model
+        )
+    with monkeypatch.context() as short:
+        short.setattr(store, "write", full)
+        short.setattr(PrepareCache, "_write", lambda self, key, tensors: False)
+        paintover.tune(photo, name="a", iterations=3, batch=1, **model).close()
+    shared()._memory.clear()
+    paintover.tune(photo, name="a", iterations=3, batch=1, on_step=seen.append, **model)
+    assert [report.i for report in seen] == [2]
+
+
+def test_a_name_that_is_taken_meanwhile_costs_no_tuning(photo, model):
+    def take(report) -> None:
+        if report.i == 0:
+            store.write(store.Record(name="meadow", key="another"), {"x": torch.ones(2)}, ())
+
+    tuned = paintover.tune(photo, name="meadow", iterations=2, batch=1, on_step=take, **model)
+    assert tuned.name == "meadow-2"
+    assert tuned.notes == ("the name 'meadow' was taken meanwhile; what was tuned is called 'meadow-2'",)
+    assert store.find("meadow").record.key == "another"
+
+
+def test_a_picture_s_own_name_finds_what_was_tuned_of_it_before(kept, photo, model):
+    second = paintover.tune(photo, name="meadow", numbered=True, iterations=1, batch=1, **model)
+    assert second.name == "meadow-2"
+    kept.discard()
+    again = paintover.tune(photo, name="meadow", numbered=True, iterations=1, batch=1, **model)
+    assert (again.name, again.found) == ("meadow-2", True)
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", ".", "strangers"])
+def test_where_it_cannot_be_kept_shows_before_it_is_tuned(photo, tiny_bundle, tmp_path, capsys, monkeypatch, where):
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "strangers/letter"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("mine")
+    code, out, err = run(capsys, "tune", photo, "--iterations", 1, "--model", tiny_bundle, "--keep", where, "--force")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "is a file" in err or "holds other things" in err
+    assert store.listed() == []
+
+
+def test_a_kept_folder_tells_of_no_place_on_ones_machine(photo, tiny_bundle, tmp_path):
+    with paintover.tune(photo, model=tiny_bundle, iterations=1, batch=1) as tuned:
+        folder = tuned.keep(tmp_path / "folder")
+        by_handle = tuned.edit("a cow", steps=2)
+    record = json.loads((folder / "tuned.json").read_text())
+    assert (record["pictures"][0]["name"], record["model"]) == ("photo.png", tiny_bundle.name)
+    places = [str(place).encode() for place in (tiny_bundle.parent, photo.parent, tmp_path)]
+    told = [path.name for path in folder.rglob("*") if path.is_file() and any(p in path.read_bytes() for p in places)]
+    assert told == []
+    with pytest.raises(RequestError, match=r"was made for a model '.*'; say where that lies \(--model\)"):
+        paintover.edit(photo, "a cow", tuned=folder, steps=2)
+    again = paintover.edit(photo, "a cow", tuned=folder, model=tiny_bundle, steps=2)
+    assert np.array_equal(again.rgb_HWC, by_handle.rgb_HWC)
 
 
 def test_what_the_cache_does_not_keep_is_told(photo, tiny_bundle):

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +19,10 @@ from paintover.cli.shared import (
     limits_of,
     plain,
     print_json,
-    progress,
     tell,
     with_knobs,
 )
-from paintover.errors import Cancelled, RequestError
+from paintover.errors import Cancelled
 from paintover.orders import traces
 from paintover.orders.tune import USUAL, TunedModel, editors
 from paintover.orders.tune import discard as throw_away
@@ -37,8 +30,6 @@ from paintover.tuning import store
 
 if TYPE_CHECKING:
     from paintover.tuning.store import Tuning
-
-_EVERY = 30.0  # seconds between lines of progress where stderr is no terminal
 
 
 @app.command()
@@ -68,8 +59,10 @@ def tune(
     """
     from paintover.orders.tune import tune as run
 
-    if keep is not None and keep.exists() and not force and any(keep.iterdir()):
-        raise RequestError(f"{keep} exists already; choose another folder, or replace it with --force")
+    if keep is not None:
+        from paintover.tuning.keep import check_target
+
+        check_target(keep, force, (store.RECORD,))  # before minutes of tuning
     with _interruptible() as cancelled, _progress("tuning") as on_step:
         try:
             model_of = run(
@@ -131,7 +124,7 @@ def tuned(
     for tuning in there:
         record = tuning.record
         of = ", ".join(plain(source.name) for source in record.pictures)
-        size, took, until = _size(tuning.bytes_on_disk()), _time(record.seconds), _until(record.expires)
+        size, took, until = _size(tuning.bytes_on_disk()), time_of(record.seconds), _until(record.expires)
         table.add_row(record.name, str(record.editor), record.word or "-", of, plain(str(record.model)), size, took, until)
     console().print(table, markup=False)
 
@@ -140,7 +133,7 @@ def _say(model: TunedModel, kept: Path | None) -> None:
     """What it is called, and how it is used."""
     record, word = model.record, model.word
     of = ", ".join(Path(source.name).name for source in record.pictures)
-    took = "tuned before" if model.found else f"took {_time(model.seconds)}"
+    took = "tuned before" if model.found else f"took {time_of(model.seconds)}"
     print(plain(f"tuned: {model.name or '(not kept)'} ({model.editor}, {of}; {took})"))
     if word:
         print(plain(f"word: {word} ({model.editor} says it by itself; say it in captions of other editors)"))
@@ -165,58 +158,8 @@ def _told(tuning: Tuning) -> dict[str, Any]:
     return said | {"bytes": tuning.bytes_on_disk(), "folder": folder}
 
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed: once, it waits for the iteration's end, so that all of it is kept; twice, it does not."""
-    pressed = threading.Event()
-
-    def press(number: int, frame: Any) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-        tell("stopping after this iteration (Ctrl-C again: at once) ...")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield pressed.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[Any], None] | None]:
-    """A bar with the time left; where stderr is no terminal, a line now and then."""
-    if sys.stderr.isatty():
-        with progress(what) as on_step:
-            yield on_step
-        return
-    began, first, said, stage = time.monotonic(), 0, time.monotonic(), ""
-
-    def line(report: Any) -> None:
-        nonlocal began, first, said, stage
-        now = time.monotonic()
-        if report.what != stage:
-            began, first, stage = now, report.i, report.what
-        elif now - said > _EVERY:
-            said = now
-            left = (now - began) / (report.i - first) * (report.total - 1 - report.i)
-            tell(f"{report.what or what}: {report.i + 1} of {report.total}, about {_time(left)} left")
-
-    yield line
-
-
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
-
-
-def _time(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _until(moment: Any) -> str:

@@ -236,8 +236,8 @@ def tune(
     checked = _checked(system, given, caption, model, knobs, limits, on_step, cancelled)
     if name is not None:
         store.check_name(name)
-    if not 0 < days <= 36_500:
-        raise RequestError(f"days is {days:g}; a tuning is kept for more than 0 days, 36500 at most")
+    if not 1 / 24 <= days <= 36_500:
+        raise RequestError(f"days is {days:g}; a tuning is kept for an hour (0.042) at least, and for 36500 days at most")
     files = [_file(one, opened) for one, opened in zip(given, checked.examples, strict=True)]
     # Only now: what is wrong shows at once, without the seconds that torch and a model take.
     from paintover.engine.cache import PrepareCache, shared
@@ -245,6 +245,7 @@ def tune(
     from paintover.orders.work import begin
 
     traces.sweep()
+    shared().sweep()
     own = cache or (shared() if name is not None else PrepareCache(max_bytes=0))  # in memory, and gone with the handle
     edits_in = cache if cache is not None or name is not None else own
     bundle = load(checked.order.request.model, device=device)
@@ -256,6 +257,8 @@ def tune(
         there = _there(name, work.key)
         if there is not None:
             return TunedModel(store.touch(there), device, edits_in, found=True)
+    if name is not None:
+        store.check_room(_needed(work, bundle))
     began, before = time.perf_counter(), _spent(work)
     tensors = own.find(work.key)
     if tensors is None:
@@ -280,17 +283,21 @@ def tune(
     notes: list[str] = []
     tuning = None
     if name is not None:
-        replaced = store.known(name)
+        replaced = store.known(name) if force else None
         try:
-            tuning = store.write(record, tensors, files, replacing=force)
+            tuning = _written(record, tensors, files, force, notes)
         except OSError as error:
-            notes.append(f"the tuning could not be kept ({error.strerror or error}); it is gone when this ends")
-            record = record.model_copy(update={"name": store.UNNAMED, "days": None})
+            own.keep(work.key, tensors)  # another disk, or less is needed there; else what was written last goes on
+            notes.append(
+                f"the tuning could not be kept ({error.strerror or error}); it is gone when this ends. Make room, and ask "
+                "again: it goes on where its state was written last"
+            )
+            record = record.model_copy(update={"name": store.UNNAMED, "days": None, "traces": ()})  # they stay for the next try
         else:
             traces.forget([] if replaced is None else [replaced], besides=record.traces)
     if tuning is None:
         tuning = _in_memory(record, tensors, files)
-    if work.context.unfinished is not None:
+    if work.context.unfinished is not None and (name is None or record.name != store.UNNAMED):
         with contextlib.suppress(OSError):
             work.context.unfinished.unlink()
     return TunedModel(tuning, device, edits_in, notes=tuple(notes))
@@ -348,6 +355,24 @@ def _learn(work: Work, bundle: Any) -> dict[str, Any]:
     order, engine = work.checked.order, Engine(bundle.denoiser)
     made: dict[str, Any] = engine.result(engine.add(work.preparation(), order.on_step, order.cancelled))
     return {name: tensor.detach().cpu().contiguous() for name, tensor in made.items()}
+
+
+def _needed(work: Work, bundle: Any) -> int:
+    """Bytes that what is learnt takes on the disk, about: whole weights tell; a LoRA or a word is small."""
+    if getattr(work.context.knobs, "tune", None) != "full":
+        return 0
+    stages = [bundle.denoiser, *([bundle.upscaler.denoiser] if bundle.upscaler is not None else [])]
+    return sum(parameter.nbytes for stage in stages for parameter in stage.unet.parameters())
+
+
+def _written(record: Record, tensors: dict[str, Any], files: Sequence[bytes], force: bool, notes: list[str]) -> Tuning:
+    """It, kept; under another name where its own was taken while it was tuned."""
+    try:
+        return store.write(record, tensors, files, replacing=force)
+    except RequestError:
+        free = store.numbered(record.name[:60], record.key)
+        notes.append(f"the name {record.name!r} was taken meanwhile; what was tuned is called {free!r}")
+        return store.write(record.model_copy(update={"name": free}), tensors, files)
 
 
 def _there(name: str, key: str) -> Tuning | None:

@@ -11,6 +11,7 @@ from paintover.editors import knobs
 from paintover.editors.editor import Editor
 from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, ModelError, RequestError
+from paintover.models.hub import is_hub_name
 from paintover.orders import traces
 from paintover.tuning import store
 from paintover.tuning.store import Tuning
@@ -35,11 +36,17 @@ def found(tuned: str | Path | Tuning | None) -> Tuning | None:
 
 
 def asked(tuning: Tuning | None, editor: str | None, model: str | Path | None, usual: str) -> dict[str, Any]:
-    """Editor, model and tuning of a request: where none is named, the tuning's own, or what is usual."""
+    """Editor, model and tuning of a request: where none is named, the tuning's own, or what is usual.
+
+    Raises RequestError where the model must be named, since a kept folder does not say where one lies.
+    """
     if tuning is None:
         return {"editor": editor or usual, "model": str(model or "builtin")}
     record = tuning.record
     own = record.editor or WITHOUT_ITS_OWN
+    named = model is not None or record.model in (None, "builtin") or is_hub_name(str(record.model))
+    if tuning.kept_apart and not named and not Path(str(record.model)).is_dir():
+        raise RequestError(f"{tuning.said} was made for a model {record.model!r}; say where that lies (--model)")
     return {"editor": editor or own, "model": str(model or record.model or "builtin"), "tuned": record.name}
 
 

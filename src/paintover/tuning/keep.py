@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,7 @@ def write(
     The folder is there whole or not at all. Raises RequestError where it exists (with `force`, only where it holds anything
     else than this writes), ModelError for weights that do not fit `base`.
     """
-    folder = Path(folder)
-    _check(folder, force, beside or {})
+    folder = check_target(folder, force, beside or {})
     lora = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name.endswith(LORA)}
     whole = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name not in lora}
     words = {name.removeprefix(_WORDS): tensor for name, tensor in tensors.items() if name.startswith(_WORDS)}
@@ -132,6 +131,7 @@ def _bundle(part: Path, bent: Mapping[str, Denoiser], base: Bundle, name: str) -
     for of, denoiser in bent.items():
         unet: Any = denoiser.unet
         unet.save_pretrained(part / of)
+        _without_place(part / of / "config.json")
     for file, path in files(base.folder).items():
         of, _, plain = file.rpartition("/")
         if (of and of not in bent and path.suffix != ".safetensors") or file == "paintover.json":
@@ -147,6 +147,7 @@ def _bundle(part: Path, bent: Mapping[str, Denoiser], base: Bundle, name: str) -
         for one in stored:
             _link(one, part / of / one.name)
     index = read_json(base.folder, "model_index.json")
+    index.pop("_name_or_path", None)
     for of, entry in index.items():  # as with a bundle from the hub: parts that paintover never fetches
         if isinstance(entry, list) and not (part / of).is_dir():
             index[of] = [None, None]
@@ -157,6 +158,12 @@ def _bundle(part: Path, bent: Mapping[str, Denoiser], base: Bundle, name: str) -
         lora_file.write_json(part / "paintover.json", {**read_json(part, "paintover.json"), "name": name})
 
 
+def _without_place(config: Path) -> None:
+    """Without where it lay on one's own machine, which diffusers notes."""
+    said = read_json(config.parent, config.name)
+    lora_file.write_json(config, {key: value for key, value in said.items() if key != "_name_or_path"})
+
+
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)  # resolved: a link out of the bundle would be refused
@@ -164,16 +171,27 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _check(folder: Path, force: bool, beside: Mapping[str, bytes]) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists() and not force:
-        raise RequestError(f"{folder} exists already; choose another folder, or replace it with --force")
-    if folder.is_file():
+def check_target(folder: Path, force: bool, beside: Iterable[str] = ()) -> Path:
+    """The folder that is to be written, in full. Raises RequestError where it cannot be, as far as can be told before.
+
+    beside: names of further files that are ours.
+    """
+    folder = Path(folder).resolve()  # "." has no name of its own
+    if os.path.lexists(folder) and not folder.is_dir():
         raise RequestError(f"{folder} is a file; name a folder for what was learnt")
-    strangers = [one.name for one in folder.iterdir() if not (_ours(one.name) or one.name in beside)] if folder.is_dir() else []
+    above = next(one for one in folder.parents if os.path.lexists(one))
+    if not above.is_dir():
+        raise RequestError(f"{folder} cannot be made, for {above} is a file; name another folder")
+    if not folder.name or not os.access(above, os.W_OK | os.X_OK):
+        raise RequestError(f"{folder} cannot be written to; name another folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return folder
+    if not force:
+        raise RequestError(f"{folder} exists already; choose another folder, or replace it with --force")
+    strangers = [one.name for one in folder.iterdir() if not (_ours(one.name) or one.name in beside)]
     if strangers:
         raise RequestError(f"{folder} holds other things ({sorted(strangers)[0]}) and is not replaced; choose another folder")
+    return folder
 
 
 def _ours(name: str) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from paintover.errors import ModelError, RequestError
 from paintover.models.files import cache_folder
+from paintover.models.hub import is_hub_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +108,11 @@ class Tuning:
         """What it is called in messages."""
         return "this tuning" if self.record.name == UNNAMED else f"the tuning {self.record.name!r}"
 
+    @property
+    def kept_apart(self) -> bool:
+        """Whether it lies in a folder that somebody made, and not in the store."""
+        return self.folder is not None and self.folder.parent != root()
+
     def tensors(self) -> Tensors:
         """What was learnt, on the CPU, not to be written to. Raises ModelError where it is gone or damaged."""
         if self.held is not None:
@@ -185,7 +192,10 @@ def named_after(picture: str) -> str:
 
 
 def numbered(name: str, key: str) -> str:
-    """The name, or it with a number, whichever is free, or of this very making."""
+    """The name of what is of this very making; or this name, or it with a number, whichever is free."""
+    there = next((tuning.record.name for tuning in listed() if tuning.record.key == key), None)
+    if there is not None:
+        return there
     for one in (name if n == 1 else f"{name}-{n}" for n in range(1, 10_000)):
         with contextlib.suppress(RequestError):
             check_free(one, key)
@@ -271,6 +281,23 @@ def write(record: Record, tensors: Mapping[str, Tensor], pictures: Sequence[byte
         shutil.rmtree(part, ignore_errors=True)
         raise
     return _read(home)  # what another process put there meanwhile may differ in its bits
+
+
+def check_room(needed: int) -> None:
+    """Raises RequestError where the store cannot be written to, or its disk has less than `needed` bytes free."""
+    remedy = "name another folder in $PAINTOVER_CACHE"
+    try:
+        root().mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(prefix=".", suffix=".part", dir=root()) as file:
+            file.write(b" ")
+        free = shutil.disk_usage(root()).free
+    except OSError as error:
+        raise RequestError(f"the tuning could not be kept in {root()} ({error.strerror or error}); {remedy}") from None
+    if free < needed:
+        raise RequestError(
+            f"the tuning takes {needed / 1e9:.1f} GB in {root()}, and its disk has {free / 1e9:.1f} GB left; make room, "
+            f"{remedy}, or tune a LoRA"
+        )
 
 
 def check_free(name: str, key: str | None = None) -> None:
@@ -368,13 +395,22 @@ def _sums(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def description(record: Record) -> bytes:
-    """What tuned.json holds in a folder of one's own: it stays, and its pictures are not with it."""
-    pictures, unknown = _without_files(record), {"key": "", "traces": (), "cache": None}
-    return _json(record.model_copy(update={"pictures": pictures, "days": None, "expires": None} | unknown))
+    """What tuned.json holds in a folder of one's own: it stays, its pictures are not with it, and it tells of no place on this
+    machine: the model is known by its fingerprint."""
+    pictures = tuple(source.model_copy(update={"name": _plain(source.name)}) for source in _without_files(record))
+    model = None if record.model is None else _plain(record.model)
+    unknown: dict[str, Any] = {"key": "", "traces": (), "cache": None, "days": None, "expires": None}
+    return _json(record.model_copy(update={"pictures": pictures, "model": model} | unknown))
 
 
 def _without_files(record: Record) -> tuple[Source, ...]:
     return tuple(source.model_copy(update={"file": None, "file_sha256": None}) for source in record.pictures)
+
+
+def _plain(name: str) -> str:
+    """A model's or a picture's name without the place where it lies on this machine."""
+    hub = is_hub_name(name) and not os.path.isdir(name)
+    return name if hub else Path(name).expanduser().resolve().name or name
 
 
 def _json(record: Record) -> bytes:
