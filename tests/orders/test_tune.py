@@ -415,6 +415,61 @@ def test_two_that_differ_in_bits_are_one_afterwards():
     assert second.tensors()["x"][0] == 1
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"expires": "2031-01-01T00:00:00"}, "expires"),
+        ({"created": "2021-01-01T00:00:00"}, "created"),
+        ({"days": 1e300}, "days"),
+        ({"days": float("nan")}, "cannot be read"),
+        ({"seconds": float("inf")}, "cannot be read"),
+        ({"knobs": {"iterations": "x"}}, "iterations"),
+        ({"editor": "nosuch"}, "nosuch"),
+    ],
+)
+def test_a_record_that_somebody_wrote_hurts_itself_alone(wrong, says):
+    for name in ("good", "bad"):
+        store.write(store.Record(name=name, editor="unitune"), {"x": torch.ones(2)}, ())
+    file = store.root() / "bad" / "tuned.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    with pytest.raises(ModelError, match=r"^the tuning 'bad' is damaged[^\n]*$") as raised:
+        found("bad")
+    assert says in str(raised.value)
+    assert found("good").record.name == "good"
+    assert "good" in [tuning.record.name for tuning in store.listed()]
+
+
+def test_cut_weights_links_and_what_is_gone_are_told(tmp_path):
+    cut, gone = (store.write(store.Record(name=name, key="k"), {"x": torch.ones(99)}, ()) for name in ("cut", "gone"))
+    (tmp_path / "elsewhere").mkdir()
+    (store.root() / "link").symlink_to(tmp_path / "elsewhere")
+    with (cut.folder / "weights.safetensors").open("r+b") as file:
+        file.truncate(100)
+    assert store.broken() == ["cut", "link"]
+    assert [tuning.record.name for tuning in store.listed()] == ["gone"]
+    discard("gone")
+    with pytest.raises(ModelError, match="the tuning 'gone' was discarded meanwhile"):
+        gone.tensors()
+    with pytest.raises(ModelError, match="paintover tuned --discard cut"):
+        cut.tensors()
+    discard("link")
+    assert (tmp_path / "elsewhere").is_dir()
+    assert store.broken() == ["cut"]
+
+
+def test_a_folder_s_pipes_and_links_are_passed_by(tmp_path):
+    for name in ("tuned.json", "x.safetensors"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "y.safetensors").mkdir()
+    (tmp_path / "z.safetensors").symlink_to(tmp_path / "nowhere")
+    deep = tmp_path / "unet" / "deep"
+    deep.mkdir(parents=True)
+    os.mkfifo(deep / "w.safetensors")
+    tuning = found(tmp_path)
+    with pytest.raises(ModelError, match="holds no"):
+        tuning.tensors()
+
+
 def test_a_changed_picture_is_told_and_never_stands_for_the_original(kept, photo, tmp_path):
     picture = store.root() / "meadow" / "picture-1.png"
     Image.new("RGB", (120, 80)).save(picture)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover import picture as pictures
-from paintover.editors import knobs
+from paintover.editors import knobs, registry
 from paintover.editors.editor import Editor
 from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, ModelError, RequestError
@@ -30,9 +30,16 @@ def found(tuned: str | Path | Tuning | None) -> Tuning | None:
     if not isinstance(tuned, (str, Path)):
         return tuned
     try:
-        return store.find(tuned)
+        tuning = store.find(tuned)
     finally:
         traces.sweep()
+    if tuning.record.editor is not None:
+        try:
+            editor = registry.get(tuning.record.editor)
+            knobs.read(editor.name, editor.Knobs, tuning.record.knobs)
+        except (KnobError, RequestError) as error:
+            raise ModelError(f"{tuning.said} is damaged, or another version's: {error}; discard it and tune again") from None
+    return tuning
 
 
 def asked(tuning: Tuning | None, editor: str | None, model: str | Path | None, usual: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def read(path: Path) -> dict[str, Tensor]:
         for of, prefix in (("unet", PREFIX), ("upscaler/unet", UPSCALER + PREFIX)):
             parts = weights(path, of, STEMS[of])[0] if (path / of).is_dir() else []
             found |= {prefix + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
-    single = sorted(one for one in path.iterdir() if one.suffix == ".safetensors")
+    single = sorted(one for one in path.iterdir() if one.suffix == ".safetensors" and one.is_file())
     named = [one for one in single if one.name in (LORA_FILE, OTHER_FILE) or one.name.startswith("learned_embeds")]
     # A file of another name is the one that is meant where it is the only one, as a folder of a download has it.
     for one in named or (single if len(single) == 1 and not found else []):

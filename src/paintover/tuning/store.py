@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from paintover.errors import ModelError, RequestError
 from paintover.models.files import cache_folder
@@ -53,8 +53,8 @@ class Record(BaseModel):
     """What is known of a tuning, as tuned.json holds it.
 
     editor: None where other software tuned. knobs: those that the tuning settled. word: what stands for the learnt thing in a
-    caption; "" where no word does. sha256: of the tensors' file. key: of what it was made from, in the prepare cache; traces:
-    of what the cache may hold of it, in the folder `cache`; None: in the shared one.
+    caption; "" where no word does. sha256: of the tensors' file, bytes: its length. key: of what it was made from, in the
+    prepare cache; traces: of what the cache may hold of it, in the folder `cache`; None: in the shared one.
     days: from its last use to its end; None: it stays. seconds: that the tuning took.
     """
 
@@ -73,10 +73,11 @@ class Record(BaseModel):
     key: str = ""
     traces: tuple[str, ...] = ()
     cache: str | None = None
-    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    days: float | None = None
-    expires: datetime | None = None
-    seconds: float = 0.0
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    days: float | None = Field(None, gt=0, le=36_500)
+    expires: AwareDatetime | None = None
+    seconds: float = Field(0.0, ge=0, le=1e9)
+    bytes: int | None = None
 
     def used(self) -> Record:
         """As it is after a use, which puts its end off."""
@@ -155,13 +156,16 @@ class Tuning:
         try:
             data = tensors.read(self.folder / WEIGHTS)
         except OSError:
+            if not self.folder.exists():
+                raise ModelError(f"{self.said} was discarded meanwhile; tune again") from None
             raise self._damaged("its weights cannot be read") from None
         if hashlib.sha256(data).hexdigest() != self.record.sha256:
             raise self._damaged("its weights are not what was written")
         return Tensors(tensors.parse(data))
 
     def _damaged(self, how: str) -> ModelError:
-        return ModelError(f"{self.said} is damaged: {how}; discard it (paintover tuned --discard NAME) and tune again")
+        what = "write it" if self.kept_apart else f"discard it (paintover tuned --discard {self.record.name}) and tune"
+        return ModelError(f"{self.said} is damaged: {how}; {what} again")
 
 
 _alive: WeakValueDictionary[tuple[Path, str], Tensors] = WeakValueDictionary()
@@ -235,25 +239,35 @@ def known(name: str) -> Record | None:
 
 
 def listed() -> list[Tuning]:
-    """All named tunings that have not expired, the latest first; those that cannot be read are left out (see `broken`)."""
+    """All named tunings that have not expired, the latest first; those that are damaged are left out (see `broken`)."""
     found = []
     for folder in _folders():
         with contextlib.suppress(ModelError):
             tuning = _read(folder)
-            if not tuning.record.over:
+            if not tuning.record.over and _complete(tuning):
                 found.append(tuning)
     return sorted(found, key=lambda tuning: tuning.record.created, reverse=True)
 
 
 def broken() -> list[str]:
-    """Names of those that cannot be read."""
+    """Names of those that are damaged, as far as that is told quickly; and of links, which are none of ours."""
     names = []
-    for folder in _folders():
+    for folder in _folders(links=True):
         try:
-            _read(folder)
+            if folder.is_symlink() or not _complete(_read(folder)):
+                names.append(folder.name)
         except ModelError:
             names.append(folder.name)
     return names
+
+
+def _complete(tuning: Tuning) -> bool:
+    """Whether the weights are as long as they were written."""
+    assert tuning.folder is not None
+    try:
+        return tuning.record.bytes in (None, (tuning.folder / WEIGHTS).stat().st_size)
+    except OSError:
+        return False
 
 
 def write(record: Record, tensors: Mapping[str, Tensor], pictures: Sequence[bytes], replacing: bool = False) -> Tuning:
@@ -268,7 +282,8 @@ def write(record: Record, tensors: Mapping[str, Tensor], pictures: Sequence[byte
     part.mkdir(mode=0o700)
     try:
         with files.whole(part / WEIGHTS, sync=True) as file:
-            record = record.model_copy(update={"sha256": files.put(file, tensors).hex()})
+            sha256 = files.put(file, tensors).hex()
+        record = record.model_copy(update={"sha256": sha256, "bytes": (part / WEIGHTS).stat().st_size})
         for source, data in zip(record.pictures, pictures, strict=True):
             with files.whole(part / str(source.file), sync=True) as file:
                 file.write(data)
@@ -325,14 +340,24 @@ def touch(tuning: Tuning) -> Tuning:
 def discard(name: str) -> Record | None:
     """Deletes it, at once. What is known of it; None where that cannot be read. Raises RequestError where there is none."""
     folder = root() / check_name(name)
-    if not folder.is_dir() or folder.is_symlink():
+    if folder.is_symlink():
+        _removed(folder, os.unlink)
+        return None
+    if not folder.is_dir():
         find(name)  # says what there is
         raise RequestError(f"{name!r} is a folder of yours, and no named tuning; delete it yourself")
     record = None
     with contextlib.suppress(ModelError):
         record = _read(folder).record
-    _delete(folder)
+    _removed(folder, _delete)
     return record
+
+
+def _removed(folder: Path, remove: Callable[[Path], None]) -> None:
+    try:
+        remove(folder)
+    except OSError as error:
+        raise RequestError(f"{folder} cannot be deleted ({error.strerror or error}); make it writable, and ask again") from None
 
 
 def sweep() -> list[Record]:
@@ -351,23 +376,30 @@ def sweep() -> list[Record]:
     return gone
 
 
-def _folders() -> Iterator[Path]:
+def _folders(links: bool = False) -> Iterator[Path]:
     try:
         found = sorted(root().iterdir())
     except OSError:
         return
-    yield from (path for path in found if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink())
+    yield from (path for path in found if _NAME.fullmatch(path.name) and (path.is_dir() if not path.is_symlink() else links))
 
 
 def _read(folder: Path) -> Tuning:
     try:
-        record = Record.model_validate_json((folder / RECORD).read_bytes())
-    except (OSError, ValidationError, ValueError):
-        raise ModelError(
-            f"the tuning {folder.name!r} is damaged: its {RECORD} cannot be read; discard it (paintover tuned --discard "
-            f"{folder.name}) and tune again"
-        ) from None
+        record = Record.model_validate_json(_regular(folder / RECORD))
+    except (OSError, ValueError) as error:
+        wrong = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
+        what = f" ({wrong[0]} is not what it can be)" if wrong else ""
+        mend = f"discard it (paintover tuned --discard {folder.name}) and tune" if folder.parent == root() else "write it"
+        raise ModelError(f"the tuning {folder.name!r} is damaged: its {RECORD} cannot be read{what}; {mend} again") from None
     return Tuning(record.model_copy(update={"name": folder.name}), folder)
+
+
+def _regular(path: Path) -> bytes:
+    """A file's bytes. Raises OSError for what is none: a pipe would keep us waiting."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path.read_bytes()
 
 
 def _of_folder(folder: Path) -> Tuning:
@@ -380,8 +412,9 @@ def _of_folder(folder: Path) -> Tuning:
 
 
 def _signature(folder: Path) -> str:
-    """Stands for a folder's weights: sha256 over the names and sums of its safetensors."""
-    stats = [(path, path.stat()) for path in sorted(folder.rglob("*.safetensors"))]
+    """Stands for a folder's weights: sha256 over the names and sums of its safetensors, where `keep.read` looks for them."""
+    found = [path for place in (".", "unet", "upscaler/unet") for path in folder.glob(f"{place}/*.safetensors")]
+    stats = [(path, path.stat()) for path in sorted(found) if path.is_file()]
     return _sums(folder, tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 
 
