@@ -78,7 +78,7 @@ def test_a_full_walk_is_diffusers_pipeline_with_the_tuned_weights(bundle, folder
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.load_state_dict({name.removeprefix("unet."): tensor for name, tensor in prepared.items()}, strict=True)
-    here = context(bundle, strength=1.0, guidance=5.0, rare_token="q", negative_prompt="-- ##", steps=10)
+    here = context(bundle, strength=1.0, share=1.0, guidance=5.0, rare_token="q", negative_prompt="-- ##", steps=10)
     theirs = pipe(
         "q a cow",
         negative_prompt="-- ##",
