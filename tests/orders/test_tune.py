@@ -26,6 +26,7 @@ from paintover.orders.batch import batch
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit_many, edit_one
 from paintover.orders.tune import discard
+from paintover.orders.tune import kept as export
 from paintover.orders.tuned import found
 from paintover.picture.provenance import read
 from paintover.tuning import store
@@ -359,7 +360,7 @@ def test_what_was_kept_in_a_folder_is_a_tuning(kept, photo, tmp_path):
     assert by_folder.request.editor == "unitune"
     with pytest.raises(RequestError, match="exists already"):
         kept.keep(folder)
-    kept.keep(folder, force=True)
+    assert export("meadow", folder, force=True) == folder
     (folder / "tuned.json").unlink()  # as other software would leave it
     made = paintover.imagine("a cow", tuned=folder, model=kept.record.model, steps=2)
     assert made.request.tuned == str(folder)

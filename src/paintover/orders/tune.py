@@ -303,6 +303,13 @@ def tune(
     return TunedModel(tuning, device, edits_in, notes=tuple(notes))
 
 
+def kept(name: str, folder: str | Path, *, force: bool = False, device: str | None = None) -> Path:
+    """Writes a named tuning into a folder, as `TunedModel.keep` does. Raises RequestError, ModelError."""
+    tuning = of_tuning.found(name)
+    assert tuning is not None
+    return TunedModel(tuning, device).keep(folder, force=force)
+
+
 def discard(name: str) -> None:
     """Deletes a named tuning at once, and what the cache holds of it. Raises RequestError where there is none."""
     record = store.discard(name)
