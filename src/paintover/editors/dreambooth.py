@@ -157,16 +157,13 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
     def path(self, context: Context[DreamBoothKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts
         from paintover.path.guidance import classifier_free
-        from paintover.path.start import late, noise
         from paintover.path.through import through
         from paintover.path.walk import walk
 
         knobs = context.knobs
         told = prompt(self._rare(context), knobs.class_word, context.request.instruction)
         wanted, unwanted = prompts(context.bundle.text, [told, knobs.negative_prompt])
-        steps = context.schedule.steps(context.steps, start=knobs.strength)
-        eps = noise(context.request.seed, context.shape, context.device)
-        x_t0 = late(context.source, eps, steps, knobs.strength)
+        x_t0, steps = context.late_start(knobs.strength)
         return through(self.network(context, prepared), walk(x_t0, steps, classifier_free(wanted, unwanted, knobs.guidance)))
 
     def _class_pictures(self, context: Context[DreamBoothKnobs], like: Sequence[int], unfinished: Unfinished) -> Any:

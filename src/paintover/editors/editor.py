@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
     from paintover.path.flow import FlowSchedule
     from paintover.path.predict import Path, Preparation
-    from paintover.path.schedule import Schedule
+    from paintover.path.schedule import Schedule, Step
     from paintover.request import EditRequest
 
 K = TypeVar("K", bound=Knobs)
@@ -76,6 +76,14 @@ class Context(Generic[K]):
     def source(self) -> Tensor:
         assert self.source_BCHW is not None, "asked of an edit without a picture"
         return self.source_BCHW
+
+    def late_start(self, strength: float) -> tuple[Tensor, list[Step]]:
+        """Where SDEdit's late start begins, by the noise of the request's seed, and the steps from there on."""
+        from paintover.path.start import late, noise
+
+        steps = self.schedule.steps(self.steps, start=strength)
+        eps = noise(self.request.seed, self.shape, self.device)
+        return late(self.source, eps, steps, strength), steps
 
 
 def schedule_of(bundle: Bundle) -> Schedule | FlowSchedule:

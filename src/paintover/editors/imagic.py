@@ -134,7 +134,6 @@ class Imagic(Tuned[ImagicKnobs]):
     def path(self, context: Context[ImagicKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts
         from paintover.path.guidance import classifier_free
-        from paintover.path.start import late, noise
         from paintover.path.through import through
         from paintover.path.walk import walk
 
@@ -142,9 +141,7 @@ class Imagic(Tuned[ImagicKnobs]):
         learnt = {name: states for name, states in prepared.items() if name.startswith(TARGET)}
         between = _between(_told(learnt), _target(context), knobs.alpha)
         [null] = prompts(context.bundle.text, [""])
-        steps = context.schedule.steps(context.steps, start=knobs.strength)
-        eps = noise(context.request.seed, context.shape, context.device)
-        x_t0 = late(context.source, eps, steps, knobs.strength)
+        x_t0, steps = context.late_start(knobs.strength)
         return through(self.network(context, prepared), walk(x_t0, steps, classifier_free(between, null, knobs.guidance)))
 
 

@@ -42,11 +42,8 @@ class SDEdit(Editor[SDEditKnobs]):
     def path(self, context: Context[SDEditKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts
         from paintover.path.guidance import classifier_free
-        from paintover.path.start import late, noise
         from paintover.path.walk import walk
 
         wanted, unwanted = prompts(context.bundle.text, [context.request.instruction, context.knobs.negative_prompt])
-        steps = context.schedule.steps(context.steps, start=context.knobs.strength)
-        eps = noise(context.request.seed, context.shape, context.device)
-        x_t0 = late(context.source, eps, steps, context.knobs.strength)
+        x_t0, steps = context.late_start(context.knobs.strength)
         return walk(x_t0, steps, classifier_free(wanted, unwanted, context.knobs.guidance))

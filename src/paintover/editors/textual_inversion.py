@@ -146,7 +146,6 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
     def path(self, context: Context[TextualInversionKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts
         from paintover.path.guidance import classifier_free
-        from paintover.path.start import late, noise
         from paintover.path.walk import walk
         from paintover.tuning.words import with_words
 
@@ -155,9 +154,7 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
         text: TextEncoder = with_words(context.bundle.text, learnt)
         [null] = prompts(context.bundle.text, [""])
         [wanted] = prompts(text, [self.prompt(word, context.request.instruction)])
-        steps = context.schedule.steps(context.steps, start=context.knobs.strength)
-        eps = noise(context.request.seed, context.shape, context.device)
-        x_t0 = late(context.source, eps, steps, context.knobs.strength)
+        x_t0, steps = context.late_start(context.knobs.strength)
         return walk(x_t0, steps, classifier_free(wanted, null, context.knobs.guidance))
 
     def prompt(self, word: str, caption: str) -> str:

@@ -155,15 +155,12 @@ class UniTune(Tuned[UniTuneKnobs]):
         return {name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
 
     def path(self, context: Context[UniTuneKnobs], prepared: dict[str, Tensor]) -> Path:
-        from paintover.path.start import late, noise
         from paintover.path.through import through
         from paintover.path.walk import walk
 
         knobs: Any = context.knobs
         network = self.network(context, prepared, knobs.share)
-        steps = context.schedule.steps(context.steps, start=knobs.strength)
-        eps = noise(context.request.seed, context.shape, context.device)
-        x_t0 = late(context.source, eps, steps, knobs.strength)
+        x_t0, steps = context.late_start(knobs.strength)
         return self._interpolated(context, through(network, walk(x_t0, steps, self._guide(context))))
 
     def _guide(self, context: Context[UniTuneKnobs]) -> Guided:
