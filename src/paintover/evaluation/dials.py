@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from paintover.editors import knobs, registry
-from paintover.errors import KnobError, RequestError
+from paintover.errors import RequestError
 
 
 @dataclass(frozen=True)
-class Dial:
+class Swept:
     """An editor, the knob that leads from the picture to the words, and the values it is measured at, in that order."""
 
     editor: str
@@ -20,20 +19,20 @@ class Dial:
 
 # From the picture to the words: nearly nothing happens at the first value, nearly nothing of the picture is left at the last.
 DIALS = (
-    Dial("unitune", "fidelity", (1.0, 0.75, 0.5, 0.25, 0.0)),
-    Dial("sdedit", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
-    Dial("imagic", "alpha", (0.2, 0.6, 1.0, 1.4, 1.8)),
-    Dial("dreambooth", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
-    Dial("textual-inversion", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
+    Swept("unitune", "fidelity", (1.0, 0.75, 0.5, 0.25, 0.0)),
+    Swept("sdedit", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
+    Swept("imagic", "alpha", (0.2, 0.6, 1.0, 1.4, 1.8)),
+    Swept("dreambooth", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
+    Swept("textual-inversion", "strength", (0.3, 0.4, 0.5, 0.6, 0.8)),
 )
 
 
-def dials(names: Sequence[str] | None = None, values: int | None = None) -> list[Dial]:
+def dials(names: Sequence[str] | None = None, values: int | None = None) -> list[Swept]:
     """Those of the editors called so; all that there are if None. `values`: as many as that of each, evenly, both ends kept.
 
     Raises RequestError for a name that has no dial, or a count that no dial has.
     """
-    there = {dial.editor: dial for dial in DIALS if _there(dial)}
+    there = {dial.editor: dial for dial in DIALS}
     for name in names or ():
         if name not in there:
             raise RequestError(f"there is no dial of {name!r}; choose of {', '.join(there)}")
@@ -45,12 +44,3 @@ def _some(values: tuple[float, ...], count: int) -> tuple[float, ...]:
     if not 2 <= count <= len(values):
         raise RequestError(f"--values is {count}; expected 2 to {len(values)}")
     return tuple(values[round(i * (len(values) - 1) / (count - 1))] for i in range(count))
-
-
-def _there(dial: Dial) -> bool:
-    """Whether there is such an editor, with such a knob."""
-    try:
-        knobs.read(dial.editor, registry.get(dial.editor).Knobs, {dial.knob: dial.values[0]})
-    except (RequestError, KnobError):
-        return False
-    return True

@@ -31,7 +31,7 @@ from paintover.evaluation.captioned import cases
 from paintover.evaluation.claims import check as check_claims
 from paintover.evaluation.compare import Picture, as_uint8
 from paintover.evaluation.curves import Curve, found, plain
-from paintover.evaluation.dials import Dial, dials
+from paintover.evaluation.dials import Swept, dials
 from paintover.evaluation.edited import Scene
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.metrics import l1, ssim
@@ -96,17 +96,17 @@ class Bench:
     def scenes(self) -> list[Staying]:
         return list(islice(_scenes(Assets(self.root, "held_out", self.photos), self.size, self.seed), self.count))
 
-    def order(self, scene: Scene, dial: Dial, v: int) -> Order:
+    def order(self, scene: Scene, dial: Swept, v: int) -> Order:
         words, knobs = scene.about.case.target_caption, {dial.knob: dial.values[v]}
         request = request_for(
             instruction=words, editor=dial.editor, model=self.model, seed=scene.n, steps=self.steps, knobs=knobs
         )
         return Order(request, picture=scene.source)
 
-    def kept(self, dial: Dial, v: int, about: dict[str, Any], force: bool = False) -> Kept:
+    def kept(self, dial: Swept, v: int, about: dict[str, Any], force: bool = False) -> Kept:
         return Kept(self.out / "methods" / dial.editor / f"{dial.knob} {dial.values[v]:g}", about, force)
 
-    def turn(self, i: int, dial: Dial, about: list[dict[str, Any]]) -> str | None:
+    def turn(self, i: int, dial: Swept, about: list[dict[str, Any]]) -> str | None:
         """The first failure, if there is one: then that edit is not kept, the others are."""
         scene, failure = self.scenes[i], None
         kept = [self.kept(dial, v, told) for v, told in enumerate(about)]
@@ -184,7 +184,7 @@ def run(
     return outcomes, {**about, **where, **when, "count": count, **report(outcomes, chosen), "methods": told}
 
 
-def report(outcomes: Sequence[Turned], chosen: Sequence[Dial]) -> dict[str, Any]:
+def report(outcomes: Sequence[Turned], chosen: Sequence[Swept]) -> dict[str, Any]:
     """Curves, equal levels, seconds, claims and failures, as plain JSON. Scenes on which any edit failed count for none."""
     failed = {o.scene.n for o in outcomes if o.measured is None}
     known = [o for o in outcomes if o.scene.n not in failed]
@@ -239,7 +239,7 @@ def _scenes(assets: Assets, size: int, seed: int) -> Iterator[Staying]:
             yield Staying(n, about, as_uint8(source), as_uint8(target), inside, kept)
 
 
-def _told(bench: Bench, dial: Dial, v: int, bundle: Any) -> dict[str, Any]:
+def _told(bench: Bench, dial: Swept, v: int, bundle: Any) -> dict[str, Any]:
     """The setting as it is run, for the report and for telling kept edits of another setting."""
     said = {"editor": dial.editor, "paper": registry.get(dial.editor).paper}
     try:
@@ -256,7 +256,7 @@ def _outcome(method: str, v: int, scene: Staying, before: Any, failure: str | No
     return Turned(method, v, scene, picture, scene.measure(picture), record.get("cost"))
 
 
-_Task = tuple[int, Dial, list[dict[str, Any]]]
+_Task = tuple[int, Swept, list[dict[str, Any]]]
 _here: Bench | None = None  # in a process that helps
 
 
@@ -284,6 +284,6 @@ def _begin(bench: Bench, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _turn(i: int, dial: Dial, about: list[dict[str, Any]]) -> str | None:
+def _turn(i: int, dial: Swept, about: list[dict[str, Any]]) -> str | None:
     assert _here is not None, "a process begins with its bench"
     return _here.turn(i, dial, about)
