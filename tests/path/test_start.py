@@ -1,46 +1,44 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paintover.path.schedule import Schedule
-from paintover.path.start import equal_start
+from paintover.path.start import start_leaving
 
 LINEAR = {"beta_start": 0.0001, "beta_schedule": "linear", "timestep_spacing": "trailing"}
+USUAL = Schedule.stable_diffusion()
 MORE = Schedule.from_config(LINEAR | {"beta_end": 0.0275})  # ends in more noise than Stable Diffusion's
 LESS = Schedule.from_config(LINEAR | {"beta_end": 0.005})
+EACH = pytest.mark.parametrize("schedule", [USUAL, MORE, LESS])
 
 
-def left(schedule: Schedule, start: float) -> float:
-    """alpha_bar at a start, walked in as many steps as there are timesteps."""
-    return schedule.alphas_cumprod[round(start * len(schedule.alphas_cumprod)) - 1]
+def of_a_picture(schedule: Schedule, start: float) -> float:
+    """sqrt(alpha_bar) at a start, walked in as many steps as there are timesteps."""
+    return sqrt(schedule.alphas_cumprod[round(start * len(schedule.alphas_cumprod)) - 1])
 
 
-@given(st.integers(1, 999), st.floats(0.0, 0.999))
-def test_stable_diffusion_s_own_starts_are_themselves(t, fraction):
-    usual = Schedule.stable_diffusion()
-    assert equal_start(usual, t / 1000) == t / 1000
-    assert 0 <= equal_start(usual, (t - fraction) / 1000) - (t - fraction) / 1000 < 1e-3
+@EACH
+@given(left=st.floats(0, 1))
+def test_it_is_the_smallest_start_that_leaves_no_more_of_the_picture(schedule, left):
+    start = start_leaving(schedule, left)
+    assert of_a_picture(schedule, start) <= left or start == 1
+    assert start == 0.001 or of_a_picture(schedule, start - 0.001) > left
 
 
-@given(st.integers(1, 999))
-def test_it_is_the_smallest_start_that_leaves_no_more_of_the_picture(t):
-    level = left(Schedule.stable_diffusion(), t / 1000)
-    start = equal_start(MORE, t / 1000)
-    assert left(MORE, start) <= level
-    assert start == 0.001 or left(MORE, start - 0.001) > level
+@EACH
+def test_more_that_is_left_is_a_later_start(schedule):
+    starts = [start_leaving(schedule, n / 1000) for n in range(1001)]
+    assert starts[0] == 1
+    assert starts[-1] == 0.001
+    assert all(before >= after for before, after in pairwise(starts))
 
 
-@pytest.mark.parametrize("schedule", [MORE, LESS, Schedule.stable_diffusion()])
-def test_more_is_more_and_the_ends_are_the_ends(schedule):
-    starts = [equal_start(schedule, t / 1000) for t in range(1001)]
-    assert starts[0] == 0
-    assert starts[-1] == 1
-    assert all(before <= after for before, after in pairwise(starts))
-
-
-def test_a_schedule_that_never_has_so_much_noise_starts_at_its_end():
-    assert equal_start(LESS, 0.99) == 1
+def test_schedules_differ_in_what_they_leave():
+    assert start_leaving(USUAL, 0.12) == pytest.approx(0.9, abs=0.01)
+    assert start_leaving(MORE, 0.12) == pytest.approx(0.55, abs=0.01)
+    assert start_leaving(LESS, 0.01) == 1  # it never has so much noise

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 
 class Dial(NamedTuple):
-    """guidance: towards the caption. strength: of the late start, in Stable Diffusion's schedule; what it is in another one,
-    `path.start.equal_start` says. interpolation: how much of the source comes back where the edit changed little. share: of
-    the tuned change of the weights."""
+    """guidance: towards the caption. left: how much of the picture's amplitude, sqrt(alpha_bar), the late start leaves.
+    interpolation: how much of the source comes back where the edit changed little. share: of the tuned change of the weights."""
 
     guidance: float
-    strength: float
+    left: float
     interpolation: float
     share: float
 
@@ -20,7 +19,7 @@ def dial(fidelity: float, usual: float) -> Dial:
     """The four along one curve, each of them monotone; fidelity 0 is expressive, 1 faithful. usual: the model's guidance.
 
         guidance      = usual * 1.5^(1 - 2 f), and 1 at least:  1.5 times the usual, the usual, two thirds of it
-        strength      = 1 - 0.4 f^2:                            1, 0.9, 0.6
+        left          = 0.4 f^1.75:                             0, 0.12, 0.4
         interpolation = min(1, 4 f):                            0, 1, 1
         share         = 0.4 + 0.6 f:                            0.4, 0.7, 1
 
@@ -29,7 +28,7 @@ def dial(fidelity: float, usual: float) -> Dial:
     """
     return Dial(
         guidance=round(max(1.0, usual * 1.5 ** (1 - 2 * fidelity)), 4),
-        strength=round(1 - 0.4 * fidelity**2, 4),
+        left=round(0.4 * fidelity**1.75, 6),
         interpolation=min(1.0, 4 * fidelity),
         share=round(0.4 + 0.6 * fidelity, 4),
     )

@@ -71,13 +71,12 @@ class UniTune(Tuned[UniTuneKnobs]):
 
     def settled(self, knobs: UniTuneKnobs, bundle: Bundle) -> UniTuneKnobs:
         from paintover.path.schedule import Schedule
-        from paintover.path.start import equal_start
+        from paintover.path.start import start_leaving
         from paintover.tuning import rare
 
         usual: Any = bundle.defaults.get("imagine", {}).get("guidance", _USUAL)
-        turned = dial(knobs.fidelity, usual)
-        strength = equal_start(Schedule.from_config(bundle.scheduler_config), turned.strength)
-        by_default = turned._replace(strength=strength)._asdict() | {"rate": _rate(knobs, bundle)}
+        by_default = dial(knobs.fidelity, usual)._asdict() | {"rate": _rate(knobs, bundle)}
+        by_default["strength"] = start_leaving(Schedule.from_config(bundle.scheduler_config), by_default.pop("left"))
         update = {name: value for name, value in by_default.items() if getattr(knobs, name) is None}
         return knobs.model_copy(update=update | {"rare_token": knobs.rare_token or rare.choose(bundle.text)})
 
