@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 class Dial(NamedTuple):
     """guidance: towards the caption. left: how much of the picture's amplitude, sqrt(alpha_bar), the late start leaves.
-    interpolation: how much of the source comes back where the edit changed little. share: of the tuned change of the weights."""
+    interpolation: how much of the source comes back where the edit changed little. share: of the tuned change of weights.
+    """
 
     guidance: float
     left: float

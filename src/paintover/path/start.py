@@ -39,9 +39,9 @@ def noises(seed: int, shape: Sequence[int], device: torch.device | str = "cpu") 
 def start_leaving(schedule: Schedule, left: float) -> float:
     """The start of the schedule, in (0, 1], at which no more than `left` of a picture's amplitude is left in its noise.
 
-    The smallest k / T for which sqrt(alpha_bar_k), of the k-th of its T timesteps, is at most that; 1 where it never is, and for
-    0. Schedules end in very different noise: of Stable Diffusion 0.12 is left at 0.9, and 0.07 at its end; of the built-in
-    model's 0.12 at 0.55.
+    The smallest k / T for which sqrt(alpha_bar_k), of the k-th of its T timesteps, is at most that; 1 where it never is, and
+    for 0. Schedules end in very different noise: Stable Diffusion's leaves 0.12 at 0.9, and 0.07 at its end; the built-in
+    model's leaves 0.12 at 0.55.
     """
     count = len(schedule.alphas_cumprod)
     return min(sum(math.sqrt(a) > left for a in schedule.alphas_cumprod) + 1, count) / count
