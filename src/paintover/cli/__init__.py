@@ -13,7 +13,7 @@ import sys
 import typer
 
 from paintover.cli import edit, sweep, tune, invert, about, train, evaluate  # isort: skip (this is the order of --help)
-from paintover.cli.shared import app, tell
+from paintover.cli.shared import Interrupted, app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
@@ -29,12 +29,16 @@ def main(arguments: list[str] | None = None) -> None:
     _open_streams()
     try:
         code = app(arguments, prog_name="paintover", standalone_mode=False)
+        if code == 130:  # what the app makes of Ctrl-C itself
+            raise KeyboardInterrupt
     except PaintoverError as error:
         code = _complain(str(error), 2)
+    except Interrupted as ended:
+        code = _complain(f"interrupted; {ended}", 130)
     except typer.TyperException as error:
         code = _complain(_usage(error, arguments), 2)
     except (KeyboardInterrupt, typer.Abort):
-        code = 130
+        code = _complain("interrupted; nothing was left half-written", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -42,8 +46,6 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("PAINTOVER_DEBUG"):
             raise
         code = _complain(f"{type(error).__name__}: {error} (a fault of ours; PAINTOVER_DEBUG=1 shows where)", 1)
-    if code == 130:
-        _complain("interrupted; nothing was left half-written", 130)
     sys.exit(code or 0)
 
 

@@ -34,7 +34,9 @@ from paintover.cli.shared import (
     tell,
     with_knobs,
 )
+from paintover.cli.tuning import notes_of, telling
 from paintover.editors import registry
+from paintover.editors.tuned import Tuned
 from paintover.errors import RequestError
 from paintover.orders.run import USUAL
 
@@ -256,8 +258,15 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
 
     from paintover.orders.run import edit_one
 
-    with progress("editing" if order.request.picture or order.picture is not None else "imagining") as on_step:
-        result = edit_one(replace(order, on_step=on_step), device=device)
+    request = order.request
+    if order.tuning is None and isinstance(registry.get(request.editor), Tuned):
+        given = [request.picture or ""]
+        notes = partial(notes_of, given, request.editor, request.knobs, request.model, device, order.limits)
+        with telling("editing", notes) as teller:
+            result = edit_one(replace(order, on_step=teller.on_step, cancelled=teller.cancelled), device=device)
+    else:
+        with progress("editing" if request.picture or order.picture is not None else "imagining") as on_step:
+            result = edit_one(replace(order, on_step=on_step), device=device)
     for warning in result.record["warnings"]:
         tell(f"paintover: note: {warning}")
     if order.show and not result.files:

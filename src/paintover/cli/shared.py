@@ -159,6 +159,10 @@ class MissingParameter(typer.BadParameter):
         return self.message
 
 
+class Interrupted(Exception):
+    """Ctrl-C, where there is more to say than that nothing is half-written: what becomes of what was done."""
+
+
 class Counted(NamedTuple):
     """Step i of `total`, as a path's report says it."""
 

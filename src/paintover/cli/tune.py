@@ -22,7 +22,8 @@ from paintover.cli.shared import (
     tell,
     with_knobs,
 )
-from paintover.errors import Cancelled
+from paintover.cli.tuning import notes_of, telling, time_of
+from paintover.errors import RequestError
 from paintover.orders import traces
 from paintover.orders.tune import USUAL, TunedModel, editors
 from paintover.orders.tune import discard as throw_away
@@ -63,26 +64,23 @@ def tune(
         from paintover.tuning.keep import check_target
 
         check_target(keep, force, (store.RECORD,))  # before minutes of tuning
-    with _interruptible() as cancelled, _progress("tuning") as on_step:
-        try:
-            model_of = run(
-                pictures if len(pictures) > 1 else pictures[0],
-                editor=editor,
-                name=name or store.named_after(pictures[0]),
-                numbered=name is None,
-                caption=caption,
-                model=model,
-                days=days,
-                force=force,
-                limits=limits_of(max_pixels, max_bytes, max_frames),
-                device=device,
-                on_step=on_step,
-                cancelled=cancelled,
-                **knobs,
-            )
-        except Cancelled:
-            tell("paintover: interrupted; the same command goes on where it was")
-            raise typer.Exit(130) from None
+    limits = limits_of(max_pixels, max_bytes, max_frames)
+    with telling("tuning", lambda: notes_of(pictures, editor, knobs, model, device, limits)) as teller:
+        model_of = run(
+            pictures if len(pictures) > 1 else pictures[0],
+            editor=editor,
+            name=store.named_after(pictures[0]) if name is None else name,
+            numbered=name is None,
+            caption=caption,
+            model=model,
+            days=days,
+            force=force,
+            limits=limits,
+            device=device,
+            on_step=teller.on_step,
+            cancelled=teller.cancelled,
+            **knobs,
+        )
     for note in model_of.notes:
         tell(f"paintover: note: {note}")
     kept = model_of.keep(keep, force=force) if keep is not None else None
@@ -98,9 +96,25 @@ def tune(
 def tuned(
     *,
     discard: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Delete this one now (may be repeated).")] = None,
+    keep: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="NAME FOLDER", help="Write this one into a folder, as diffusers loads it, without tuning again."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the tunings that are kept; or discard some."""
+    """List the tunings that are kept; discard some, or write one into a folder."""
+    if keep is not None:
+        if discard:
+            raise RequestError("--keep and --discard are two commands; keep it first, and discard it then")
+        name, folder = keep
+        with TunedModel(store.find(name)) as model:
+            written = model.keep(folder, force=force)
+        if as_json:
+            print_json({"kept": str(written)})
+        else:
+            print(plain(f"kept: {written}"))
+        return
     if discard:
         for name in discard:
             throw_away(name)
