@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from paintover import cli, picture
+from paintover.cli.tuning import Teller
 from paintover.editors import registry
 from paintover.editors.knobs import describe
 
@@ -372,3 +376,103 @@ def test_what_a_file_says_of_itself_does_not_steer_the_terminal(paintover, tmp_p
     code, out, _ = paintover("show", "made.png")
     assert code == 0
     assert "\x1b" not in out
+
+
+TUNING = ("--batch", 1, "--rate", 0.001)
+
+
+class _Report:
+    """A report as the tuning loop makes it."""
+
+    def __init__(self, i, total, what="tuning"):
+        self.i, self.total, self.what = i, total, what
+
+
+def _told(capsys, reports, seconds):
+    """What is said on stderr of reports that come `seconds` apart, without a terminal."""
+    now = [0.0]
+    teller = Teller("editing", clock=lambda: now[0])
+    for report in reports:
+        now[0] += seconds
+        teller.on_step(report)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_tuning_says_how_long_it_takes_then_how_far_it_is_and_a_quick_one_says_nothing(capsys):
+    lines = _told(capsys, [_Report(i, 20) for i in range(20)], 10)
+    assert lines[:2] == ["tuning: 20 iterations take about 3 min on this machine", "tuning: 7 of 20, about 2 min left"]
+    assert _told(capsys, [_Report(i, 20) for i in range(20)], 0.1) == []
+
+
+def test_what_is_taken_up_again_says_where_and_pictures_that_are_made_together_do_not(capsys):
+    assert _told(capsys, [_Report(i, 60) for i in range(24, 60)], 0.1) == ["tuning: going on at iteration 25 of 60"]
+    together = [_Report(3, 8, "class pictures"), _Report(7, 8, "class pictures"), *(_Report(i, 4) for i in range(4))]
+    assert _told(capsys, together, 0.1) == []
+
+
+def _interrupted(command, photo, model, tmp_path):
+    """Ctrl-C in a tuning that has begun, in a process of its own: exit code and lines."""
+    code = (
+        "import sys; from paintover import cli; from paintover.tuning import unfinished\n"
+        "unfinished.EVERY = 0\ncli.main(sys.argv[1:])"
+    )
+    words = [*command, "--model", model, "--iterations", 2000, *TUNING]
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    began, until = time.time(), time.monotonic() + 100
+
+    def tunes():
+        states = Path(os.environ["PAINTOVER_CACHE"]).rglob("*.unfinished")
+        return any(state.stat().st_mtime > began for state in states)
+
+    while not tunes() and running.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=100)
+    return running.returncode, err.splitlines()
+
+
+def test_ctrl_c_while_an_edit_tunes_says_once_that_it_goes_on_and_so_it_does(photo, tiny_bundle, tmp_path):
+    command = ["edit", photo, "a cow", "--editor", "unitune", "--steps", 2]
+    code, lines = _interrupted(command, photo, tiny_bundle, tmp_path)
+    assert code == 130
+    assert [line for line in lines if "interrupted" in line] == [
+        "paintover: interrupted; the same command goes on where it was"
+    ]
+    assert any("going on at iteration" in line for line in _interrupted(command, photo, tiny_bundle, tmp_path)[1])
+
+
+def test_an_empty_name_is_no_name(paintover, photo, tiny_bundle):
+    code, out, err = paintover("tune", photo, "--name", "", "--model", tiny_bundle, "--iterations", 2)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'' cannot be the name" in err
+
+
+def test_what_lets_little_be_learnt_is_noted_before_it_is_tuned(paintover, tiny_bundle, tmp_path, photo):
+    Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(tmp_path / "nothing.png")
+    Image.fromarray(np.full((40, 200, 3), 90, np.uint8)).save(tmp_path / "strip.png")
+    fast = ("--model", tiny_bundle, "--iterations", 2, *TUNING)
+    err = paintover("tune", "nothing.png", *fast)[2]
+    assert "30 x 20 pixels" in err
+    assert "wholly transparent" in err
+    assert "iterations 2 is little (128 is usual)" in err
+    assert "much longer" in paintover("edit", "strip.png", "a cow", "--editor", "unitune", "--steps", 2, *fast)[2]
+    err = paintover("tune", photo, "--model", tiny_bundle, "--iterations", 32, *TUNING)[2]
+    assert err == "", "nothing is wrong with this one"
+    assert paintover("tune", "nothing.png", *fast)[2] == "", "it was tuned before"
+
+
+def test_a_tuning_is_kept_in_a_folder_later(paintover, tiny_bundle, photo, tmp_path):
+    paintover("tune", photo, "--name", "meadow", "--model", tiny_bundle, "--iterations", 2, "--tune", "lora", *TUNING)
+    assert paintover("tuned", "--keep", "meadow", "kept") == (0, f"kept: {tmp_path / 'kept'}\n", "")
+    assert (tmp_path / "kept" / "pytorch_lora_weights.safetensors").is_file()
+    code, out, err = paintover("tuned", "--keep", "meadow", "kept")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert json.loads(paintover("tuned", "--keep", "meadow", "kept", "--force", "--json")[1]) == {
+        "kept": str(tmp_path / "kept")
+    }
+    assert paintover("tuned", "--keep", "nobody", "other")[0] == 2
+    assert "two commands" in paintover("tuned", "--keep", "meadow", "other", "--discard", "meadow")[2]
