@@ -65,6 +65,11 @@ def test_an_edit_by_name_is_the_edit_that_tunes_by_itself(kept, photo, model):
     assert not np.array_equal(by_name.rgb_HWC, untuned.rgb_HWC), "it makes a difference"
 
 
+def test_a_caption_may_say_the_word_itself(kept):
+    plain, said = (paintover.edit(None, words, tuned="meadow", steps=2).rgb_HWC for words in ("a cow", f"{kept.word} a cow"))
+    assert np.array_equal(plain, said)
+
+
 def test_another_editor_walks_the_bent_bundle(kept, tiny_bundle):
     bent = paintover.imagine(f"a photo of {kept.word}", tuned="meadow", steps=2)
     plain = paintover.imagine(f"a photo of {kept.word}", model=tiny_bundle, steps=2)

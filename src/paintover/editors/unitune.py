@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from paintover.conditions.alone import says
 from paintover.editors import window
 from paintover.editors.dial import dial
 from paintover.editors.editor import Context
@@ -89,7 +90,7 @@ class UniTune(Tuned[UniTuneKnobs]):
         return context.knobs.rare_token or rare.choose(context.bundle.text)
 
     def caption(self, context: Context[UniTuneKnobs]) -> str:
-        return f"{self.word(context)} {context.request.instruction}"
+        return _behind(self.word(context), context.request.instruction)
 
     def check(self, context: Context[UniTuneKnobs]) -> None:
         from paintover.tuning import rare
@@ -97,12 +98,10 @@ class UniTune(Tuned[UniTuneKnobs]):
         knobs: Any = context.knobs
         if knobs.strength > 0:  # 0 asks for no edit, in as many words
             window.check_strength(knobs.strength, context.steps)
-        request = context.request
-        rare.check(
-            context.bundle.text,
-            self.word(context),
-            {"caption": request.instruction, "source prompt": request.source_prompt or ""},
-        )
+        request, beside = context.request, {}
+        if request.tuned is None:  # of a tuning one knows the word, and may say it oneself
+            beside = {"caption": request.instruction, "source prompt": request.source_prompt or ""}
+        rare.check(context.bundle.text, self.word(context), beside)
 
     def notes(self, context: Context[UniTuneKnobs]) -> list[str]:
         notes, knobs, request, text = super().notes(context), context.knobs, context.request, context.bundle.text
@@ -169,8 +168,8 @@ class UniTune(Tuned[UniTuneKnobs]):
 
         knobs: Any = context.knobs
         word, base = self.word(context), (context.request.source_prompt or "").strip()
-        away = f"{word} {base}" if base else knobs.negative_prompt
-        wanted, other = prompts(context.bundle.text, [f"{word} {context.request.instruction}", away])
+        away = _behind(word, base) if base else knobs.negative_prompt
+        wanted, other = prompts(context.bundle.text, [self.caption(context), away])
         return prompt_guidance(wanted, other, knobs.guidance)
 
     def _interpolated(self, context: Context[UniTuneKnobs], edit: Path) -> Path:
@@ -195,6 +194,11 @@ class UniTune(Tuned[UniTuneKnobs]):
         if context.request.preserve:  # the picture's own pixels take its place then
             return edited_BCHW
         return mixed(edited_BCHW, context.source, functional.adaptive_avg_pool2d(mask_HW[None], context.shape[2:]))
+
+
+def _behind(word: str, text: str) -> str:
+    """[word] text; a text that says the word already stays as it is."""
+    return text if says(word, text) else f"{word} {text}"
 
 
 def _rate(knobs: UniTuneTuning, bundle: Bundle) -> float:
