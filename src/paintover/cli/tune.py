@@ -83,13 +83,14 @@ def tune(
         )
     for note in model_of.notes:
         tell(f"paintover: note: {note}")
-    kept = model_of.keep(keep, force=force) if keep is not None else None
-    if model_of.name is None and kept is None:
+    if keep is not None:
+        model_of.keep(keep, force=force)
+    if model_of.name is None and keep is None:
         raise typer.Exit(1)
     if as_json:
-        print_json(_described(model_of, kept))
+        print_json(_described(model_of, keep))
         return
-    _say(model_of, kept)
+    _say(model_of, keep)
 
 
 @app.command()
@@ -109,11 +110,11 @@ def tuned(
             raise RequestError("--keep and --discard are two commands; keep it first, and discard it then")
         name, folder = keep
         with TunedModel(store.find(name)) as model:
-            written = model.keep(folder, force=force)
+            model.keep(folder, force=force)
         if as_json:
-            print_json({"kept": str(written)})
+            print_json({"kept": str(folder)})
         else:
-            print(plain(f"kept: {written}"))
+            print(plain(f"kept: {folder}"))
         return
     if discard:
         for name in discard:
