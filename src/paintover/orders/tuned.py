@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover import picture as pictures
+from paintover.conditions.alone import says
 from paintover.editors import knobs, registry
 from paintover.editors.editor import Editor
 from paintover.editors.tuned import Tuned
@@ -133,6 +134,6 @@ def check_model(tuning: Tuning, bundle: Bundle) -> None:
 def note(tuning: Tuning, editor: Editor[Any], words: str) -> list[str]:
     """What may surprise: a caption that does not say what was learnt."""
     word = tuning.record.word
-    if not word or is_own(tuning, editor) or editor.told != "caption" or word.lower() in words.lower():
+    if not word or is_own(tuning, editor) or editor.told != "caption" or says(word, words):
         return []
     return [f"the caption does not say {word!r}, which is what {tuning.said} taught the model"]
