@@ -157,8 +157,8 @@ def test_the_second_stages_loss_is_that_of_its_own_training(bundle):
     stage, told = bundle.upscaler, prompts(bundle.text, ["q"])[0]
     unet, asked, i = stage.denoiser.unet, context(bundle), 5
     low, large = asked.source.expand(4, -1, -1, -1), asked.large_BCHW.expand(4, -1, -1, -1)
-    t, noise = loss.drawn(1, i, tuple(large.shape), 1000, large.device)
-    level, blur = loss.drawn(2, i, tuple(large.shape), 1000, large.device)
+    t, noise = loss.drawn(loss.Stream.LARGE, i, tuple(large.shape), 1000, large.device)
+    level, blur = loss.drawn(loss.Stream.BLURRING, i, tuple(large.shape), 1000, large.device)
     assert len(set(level.tolist())) > 1
 
     def level_of(at):  # the cosine schedule in closed form

@@ -26,7 +26,7 @@ from paintover.path.start import noise
 from paintover.path.walk import walk
 from paintover.tuning import loss
 from paintover.tuning.apply import applied
-from paintover.tuning.loss import drawn
+from paintover.tuning.loss import Stream, drawn
 from paintover.tuning.weights import with_weights
 
 IMAGIC, IMAGINE = registry.get("imagic"), registry.get("imagine")
@@ -50,7 +50,8 @@ def context(bundle: Bundle, words: str = WORDS, unfinished=None, editor=IMAGIC, 
     source = torch.randn(shape, generator=torch.Generator().manual_seed(3)) * 0.7
     request = request_for(instruction=words, editor=editor.name, seed=SEED, steps=STEPS)
     knobs = BRIEF | knobs if editor is IMAGIC else knobs
-    return Context(bundle, request, editor.Knobs(**knobs), shape, source, unfinished=unfinished)
+    settled = editor.settled(editor.Knobs(**knobs), bundle)
+    return Context(bundle, request, settled, shape, source, unfinished=unfinished)
 
 
 def tuned(asked: Context) -> dict[str, Tensor]:
@@ -61,12 +62,12 @@ def walked(asked: Context, prepared: dict[str, Tensor]) -> Tensor:
     return run(IMAGIC.path(asked, prepared), asked.bundle.denoiser)
 
 
-def loop(unet, parameters, rate, iterations, stage, x0, told) -> None:
+def loop(unet, parameters, rate, iterations, stream, x0, told) -> None:
     """The community pipeline's loop, as it stands there, but for the stream that its noise comes from."""
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     optimiser = torch.optim.Adam(parameters, lr=rate)
     for i in range(iterations):
-        t_B, eps = drawn(stage, i, tuple(x0.shape), 1000, x0.device)
+        t_B, eps = drawn(stream, i, tuple(x0.shape), 1000, x0.device)
         error = functional.mse_loss(unet(scheduler.add_noise(x0, eps, t_B), t_B, told).sample, eps)
         error.backward()
         optimiser.step()
@@ -84,14 +85,14 @@ def test_both_stages_and_the_walk_are_the_community_pipelines(folder):
     target, null = pipe.encode_prompt(WORDS, "cpu", 1, True)
     bent = target.clone().requires_grad_()
     pipe.unet.requires_grad_(False)
-    loop(pipe.unet, [bent], 1e-3, 4, 0, asked.source, bent)
+    loop(pipe.unet, [bent], 1e-3, 4, Stream.PICTURE, asked.source, bent)
     bent.requires_grad_(False)
     torch.testing.assert_close(prepared["target.tokens_BLD"], bent, rtol=0, atol=1e-4)
     assert (bent - target).abs().max() > 1e-3  # it has gone somewhere
 
     before = {name: weight.clone() for name, weight in pipe.unet.state_dict().items()}
     pipe.unet.requires_grad_(True)
-    loop(pipe.unet, pipe.unet.parameters(), 1e-4, 3, 1, asked.source, bent)
+    loop(pipe.unet, pipe.unet.parameters(), 1e-4, 3, Stream.SECOND, asked.source, bent)
     after = pipe.unet.state_dict()
     assert {name.removeprefix("unet.") for name in prepared if name.startswith("unet.")} == set(after)
     moved = sum((after[name] - before[name]).abs().sum() for name in after)
@@ -143,7 +144,7 @@ def test_what_is_learnt_knows_the_picture_better(small):
     prepared = tuned(asked)
     learnt = Condition(prepared["target.tokens_BLD"], prepared["target.pooled_BD"])
     [target] = prompts(small.text, [WORDS])
-    draws = [drawn(0, i, asked.shape, 1000, asked.device) for i in range(20)]
+    draws = [drawn(Stream.PICTURE, i, asked.shape, 1000, asked.device) for i in range(20)]
 
     def error(denoiser, told: Condition) -> float:
         with torch.no_grad():

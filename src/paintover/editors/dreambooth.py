@@ -77,43 +77,35 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
             update=update | {"rate": _rate(knobs, bundle), "class_word": " ".join(knobs.class_word.split())}
         )
 
-    def rate(self, context: Context[DreamBoothKnobs]) -> float:
-        return _rate(context.knobs, context.bundle)
-
     def word(self, context: Context[DreamBoothKnobs]) -> str:
-        return f"{self._rare(context)} {context.knobs.class_word}".strip()
+        return f"{context.knobs.rare_token} {context.knobs.class_word}".strip()
 
     def check(self, context: Context[DreamBoothKnobs]) -> None:
         from paintover.tuning import rare
 
-        window.check_strength(context.knobs.strength, context.steps)
-        rare.check(context.bundle.text, self._rare(context), {"class word": context.knobs.class_word})
+        knobs = context.knobs
+        window.check_strength(knobs.strength, context.steps)
+        rare.check(context.bundle.text, knobs.rare_token, {"class word": knobs.class_word})
 
     def notes(self, context: Context[DreamBoothKnobs]) -> list[str]:
         knobs, caption = context.knobs, context.request.instruction
-        told = prompt(self._rare(context), knobs.class_word, caption)
+        told = prompt(knobs.rare_token, knobs.class_word, caption)
         notes = super().notes(replace(context, request=context.request.model_copy(update={"instruction": told})))
-        if knobs.class_word and not says(knobs.class_word, caption) and not says(self._rare(context), caption):
+        if knobs.class_word and not says(knobs.class_word, caption) and not says(knobs.rare_token, caption):
             notes.append(f'the caption does not say {knobs.class_word!r}, so it was read as "{told[:200]}"')
         return notes
 
     def prepare(self, context: Context[DreamBoothKnobs]) -> Preparation:
         from paintover.conditions.prompt import prompts
-        from paintover.tuning import upscaler
         from paintover.tuning.unfinished import Unfinished
 
-        knobs: Any = context.knobs
         unfinished = Unfinished(context.unfinished)
         [told] = prompts(context.bundle.text, [f"a photo of {self.word(context)}"])
         made = {name: tensor for name, tensor in unfinished.carried().items() if name.startswith(WEIGHTS)}
         if not made:
             made = yield from self._tuned(context, told, unfinished)
-        if context.bundle.upscaler is None or context.large_BCHW is None:
-            return made
-        unfinished.carry(made)  # a cascade: its second stage too, which needs no class, on the one picture that it has
-        settings = {"kind": knobs.tune, "rank": knobs.rank, "rate": self.rate(context), "batch": knobs.batch}
-        settings |= {"iterations": knobs.iterations, "unfinished": unfinished}
-        return made | (yield from upscaler.tuned(context.bundle.upscaler, context.source, context.large_BCHW, told, **settings))
+        # A cascade's second stage needs no class, and has the one picture.
+        return (yield from self.both_stages(context, made, told, unfinished))
 
     def _tuned(self, context: Context[DreamBoothKnobs], told: Condition, unfinished: Unfinished) -> Preparation:
         """Class pictures, and then both terms of equation 2."""
@@ -141,16 +133,17 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
         def error(i: int) -> Tensor:
             turns = range(i * knobs.batch, (i + 1) * knobs.batch)
             parts = _alike([pictures[n % len(pictures)] for n in turns])
+            streams = [loss.Stream.PICTURE, *(loss.Stream.OTHER_SHAPES + k for k in range(len(parts) - 1))]
             total = sum(
-                (term(k, i, part, told) * len(part) / knobs.batch for k, part in enumerate(parts)),
+                (term(stream, i, part, told) * len(part) / knobs.batch for stream, part in zip(streams, parts, strict=True)),
                 torch.zeros((), device=context.device),
             )
             if classes:
                 of_turns = torch.cat([classes[n % len(classes)] for n in turns])
-                total = total + knobs.prior_weight * term(len(pictures), i, of_turns, of_class)
+                total = total + knobs.prior_weight * term(loss.Stream.SECOND, i, of_turns, of_class)
             return total
 
-        optimiser = InBackward(weights, lambda parameters: AdamW(parameters, lr=self.rate(context), weight_decay=1e-2))
+        optimiser = InBackward(weights, lambda parameters: AdamW(parameters, lr=knobs.rate, weight_decay=1e-2))
         yield from tune(error, optimiser, knobs.iterations, unfinished)
         return {name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
 
@@ -161,7 +154,7 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
         from paintover.path.walk import walk
 
         knobs = context.knobs
-        told = prompt(self._rare(context), knobs.class_word, context.request.instruction)
+        told = prompt(knobs.rare_token, knobs.class_word, context.request.instruction)
         wanted, unwanted = prompts(context.bundle.text, [told, knobs.negative_prompt])
         x_t0, steps = context.late_start(knobs.strength)
         return through(self.network(context, prepared), walk(x_t0, steps, classifier_free(wanted, unwanted, knobs.guidance)))
@@ -187,11 +180,6 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
                 context.device,
             )
         )
-
-    def _rare(self, context: Context[DreamBoothKnobs]) -> str:
-        from paintover.tuning import rare
-
-        return context.knobs.rare_token or rare.choose(context.bundle.text)
 
 
 def prompt(rare: str, class_word: str, caption: str) -> str:
@@ -220,4 +208,4 @@ def _rate(knobs: DreamBoothTuning, bundle: Bundle) -> float:
         return knobs.rate
     if knobs.tune == "lora":
         return 1e-4
-    return 1e-5 if "cascade" in bundle.capabilities else 5e-6  # the paper's for Imagen, and for Stable Diffusion
+    return 1e-5 if bundle.in_pixels else 5e-6  # the paper's for Imagen, and for Stable Diffusion

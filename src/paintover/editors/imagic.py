@@ -61,9 +61,6 @@ class Imagic(Tuned[ImagicKnobs]):
     def settled(self, knobs: ImagicKnobs, bundle: Bundle) -> ImagicKnobs:
         return knobs.model_copy(update={"rate": _rate(knobs, bundle)})
 
-    def rate(self, context: Context[ImagicKnobs]) -> float:
-        return _rate(context.knobs, context.bundle)
-
     def check(self, context: Context[ImagicKnobs]) -> None:
         window.check_strength(context.knobs.strength, context.steps)
 
@@ -77,7 +74,6 @@ class Imagic(Tuned[ImagicKnobs]):
         return super().prepared_from(context) | {"caption": context.request.instruction}
 
     def prepare(self, context: Context[ImagicKnobs]) -> Preparation:
-        from paintover.tuning import upscaler
         from paintover.tuning.unfinished import Unfinished
         from paintover.tuning.weights import trainable
 
@@ -89,19 +85,15 @@ class Imagic(Tuned[ImagicKnobs]):
             made = made or (yield from self._bent_caption(context, learner, unfinished))
             unfinished.carry(made)
             made |= yield from self._bent_weights(context, learner, made, unfinished)
-        if context.bundle.upscaler is None or context.large_BCHW is None:
-            return made
-        unfinished.carry(made)  # a cascade: its second stage is told the caption as it is, there and here
-        settings = {"kind": knobs.tune, "rank": knobs.rank, "rate": self.rate(context), "batch": knobs.batch}
-        settings |= {"iterations": knobs.iterations, "unfinished": unfinished}
-        told = _target(context)
-        return made | (yield from upscaler.tuned(context.bundle.upscaler, context.source, context.large_BCHW, told, **settings))
+        # A cascade's second stage is told the caption as it is, there and here.
+        return (yield from self.both_stages(context, made, _target(context), unfinished))
 
     def _bent_caption(self, context: Context[ImagicKnobs], learner: Denoiser, unfinished: Unfinished) -> Preparation:
         """e_opt, by Adam."""
         from torch.nn import Parameter
 
         from paintover.tuning.loop import tune
+        from paintover.tuning.loss import Stream
         from paintover.tuning.optimiser import InBackward, adam
 
         knobs = context.knobs
@@ -109,7 +101,7 @@ class Imagic(Tuned[ImagicKnobs]):
         learner.unet.requires_grad_(False)
         leaves = {name: Parameter(states.clone()) for name, states in _named(_target(context)).items()}
         optimiser = InBackward(leaves, adam(knobs.embedding_rate))
-        error = partial(_error, context, learner, 0, _told(leaves))
+        error = partial(_error, context, learner, Stream.PICTURE, _told(leaves))
         yield from tune(error, optimiser, knobs.embedding_iterations, unfinished, "caption")
         for weight in learning:
             weight.requires_grad_(True)
@@ -120,14 +112,16 @@ class Imagic(Tuned[ImagicKnobs]):
     ) -> Preparation:
         """theta*, by Adam."""
         from paintover.tuning.loop import tune
+        from paintover.tuning.loss import Stream
         from paintover.tuning.optimiser import InBackward, adam
         from paintover.tuning.weights import tuned_of
 
+        knobs: Any = context.knobs
         weights = tuned_of(learner)
         told = _told({name: states.to(context.device) for name, states in target.items()})
-        optimiser = InBackward(weights, adam(self.rate(context)))
-        error = partial(_error, context, learner, 1, told)
-        yield from tune(error, optimiser, context.knobs.iterations, unfinished, "weights")
+        optimiser = InBackward(weights, adam(knobs.rate))
+        error = partial(_error, context, learner, Stream.SECOND, told)
+        yield from tune(error, optimiser, knobs.iterations, unfinished, "weights")
         dtype = context.bundle.denoiser.dtype
         return {name: weight.detach().to(dtype) for name, weight in weights.items()}
 
@@ -149,18 +143,17 @@ def _rate(knobs: ImagicTuning, bundle: Bundle) -> float:
     """2e-6 for all weights of a latent model, as the community has it; more for small pixel models, and where few learn."""
     if knobs.rate is not None:
         return knobs.rate
-    pixels = bundle.description.codec in ("PixelUnshuffleCodec", "SmallerCodec")
     if knobs.tune == "lora":
-        return 1e-3 if pixels else 1e-4
-    return 5e-5 if pixels else 2e-6
+        return 1e-3 if bundle.in_pixels else 1e-4
+    return 5e-5 if bundle.in_pixels else 2e-6
 
 
-def _error(context: Context[ImagicKnobs], learner: Denoiser, stage: int, told: Condition, i: int) -> Tensor:
-    """How badly the picture is known, told this, by noises of the stage's own."""
+def _error(context: Context[ImagicKnobs], learner: Denoiser, stream: int, told: Condition, i: int) -> Tensor:
+    """How badly the picture is known, told this, by noises of the stage's own stream."""
     from paintover.tuning import loss
 
     x0_BCHW = context.source.expand(context.knobs.batch, -1, -1, -1)
-    drawn = loss.drawn(stage, i, tuple(x0_BCHW.shape), len(learner.alphas_cumprod), context.device)
+    drawn = loss.drawn(stream, i, tuple(x0_BCHW.shape), len(learner.alphas_cumprod), context.device)
     return loss.denoising(learner, x0_BCHW, *drawn, told)
 
 

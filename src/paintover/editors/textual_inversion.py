@@ -89,9 +89,6 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
     Tuning = TextualInversionTuning
     Knobs = TextualInversionKnobs
 
-    def rate(self, context: Context[TextualInversionKnobs]) -> float:
-        return context.knobs.rate
-
     def word(self, context: Context[TextualInversionKnobs]) -> str:
         return context.knobs.word
 
@@ -134,9 +131,9 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
 
         def error(i: int) -> Tensor:
             x0_BCHW = pictures[i % len(pictures)].expand(knobs.batch, -1, -1, -1)
-            chosen = np.random.default_rng([1, i]).integers(len(templates), size=knobs.batch)
+            chosen = np.random.default_rng([loss.Stream.SECOND, i]).integers(len(templates), size=knobs.batch)
             tokens_BLD, pooled_BD = text.states([templates[k].format(knobs.word) for k in chosen])
-            drawn = loss.drawn(0, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
+            drawn = loss.drawn(loss.Stream.PICTURE, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
             return loss.denoising(told_by, x0_BCHW, *drawn, Condition(tokens_BLD, pooled_BD))
 
         optimiser = InBackward({knobs.word: learnt_ND}, lambda parameters: AdamW(parameters, lr=knobs.rate, weight_decay=1e-2))
@@ -149,9 +146,8 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
         from paintover.path.walk import walk
         from paintover.tuning.words import with_words
 
-        learnt = {name.removeprefix(PREFIX): v for name, v in prepared.items() if name.startswith(PREFIX)}
-        word = context.knobs.word if context.knobs.word in learnt else next(iter(learnt))
-        text: TextEncoder = with_words(context.bundle.text, learnt)
+        word = context.knobs.word
+        text: TextEncoder = with_words(context.bundle.text, {word: prepared[PREFIX + word]})
         [null] = prompts(context.bundle.text, [""])
         [wanted] = prompts(text, [self.prompt(word, context.request.instruction)])
         x_t0, steps = context.late_start(context.knobs.strength)

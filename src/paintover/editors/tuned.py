@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from paintover.models.denoiser import Denoiser
+    from paintover.path.predict import Condition, Preparation
+    from paintover.tuning.unfinished import Unfinished
 
 
 class TuningKnobs(Knobs):
@@ -46,18 +48,41 @@ class Tuned(Editor[K]):
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
         knobs = context.knobs.model_dump(mode="json")
-        depends = {name: knobs[name] for name in self.Tuning.model_fields} | {"rate": self.rate(context)}
+        depends = {name: knobs[name] for name in self.Tuning.model_fields}
         if depends.get("tune") == "full":
             depends.pop("rank")  # of a LoRA alone
         return depends
 
-    def rate(self, context: Context[K]) -> float:
-        """The learning rate: as asked for, or else what suits the model."""
-        raise NotImplementedError
-
     def word(self, context: Context[K]) -> str:
         """What stands for the learnt thing in a caption: "ktn", "ktn dog"; "" where no word does."""
         return ""
+
+    def both_stages(
+        self, context: Context[K], first: dict[str, Tensor], told: Condition, unfinished: Unfinished
+    ) -> Preparation:
+        """The end of a preparation: what the first stage learnt, and of a cascade what its second stage learns then.
+
+        That is tuned on the one picture, told `told`. What is interrupted there finds `first` in `unfinished`.
+        """
+        from paintover.tuning import upscaler
+
+        if context.bundle.upscaler is None or context.large_BCHW is None:
+            return first
+        unfinished.carry(first)
+        knobs: Any = context.knobs
+        second = upscaler.tuned(
+            context.bundle.upscaler,
+            context.source,
+            context.large_BCHW,
+            told,
+            kind=knobs.tune,
+            rank=knobs.rank,
+            rate=knobs.rate,
+            iterations=knobs.iterations,
+            batch=knobs.batch,
+            unfinished=unfinished,
+        )
+        return first | (yield from second)
 
     def network(self, context: Context[K], prepared: dict[str, Tensor], share: float = 1.0) -> Denoiser:
         """The bundle's denoiser with the tuned weights in their places, or weights a share of the way there."""

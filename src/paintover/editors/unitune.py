@@ -81,13 +81,8 @@ class UniTune(Tuned[UniTuneKnobs]):
         update = {name: value for name, value in by_default.items() if getattr(knobs, name) is None}
         return knobs.model_copy(update=update | {"rare_token": knobs.rare_token or rare.choose(bundle.text)})
 
-    def rate(self, context: Context[UniTuneKnobs]) -> float:
-        return context.knobs.rate or _rate(context.knobs, context.bundle)
-
     def word(self, context: Context[UniTuneKnobs]) -> str:
-        from paintover.tuning import rare
-
-        return context.knobs.rare_token or rare.choose(context.bundle.text)
+        return context.knobs.rare_token
 
     def caption(self, context: Context[UniTuneKnobs]) -> str:
         return _behind(self.word(context), context.request.instruction)
@@ -117,20 +112,12 @@ class UniTune(Tuned[UniTuneKnobs]):
 
     def prepare(self, context: Context[UniTuneKnobs]) -> Preparation:
         from paintover.conditions.prompt import prompts
-        from paintover.tuning import upscaler
         from paintover.tuning.unfinished import Unfinished
 
-        knobs: Any = context.knobs
         [told] = prompts(context.bundle.text, [self.word(context)])
         unfinished = Unfinished(context.unfinished)
         tuned = unfinished.carried() or (yield from self._tuned(context, told, unfinished))
-        if context.bundle.upscaler is None or context.large_BCHW is None:
-            return tuned
-        unfinished.carry(tuned)  # a cascade: its second stage by the same procedure
-        settings = {"kind": knobs.tune, "rank": knobs.rank, "rate": self.rate(context)}
-        settings |= {"iterations": knobs.iterations, "batch": knobs.batch, "unfinished": unfinished}
-        second = upscaler.tuned(context.bundle.upscaler, context.source, context.large_BCHW, told, **settings)
-        return tuned | (yield from second)
+        return (yield from self.both_stages(context, tuned, told, unfinished))
 
     def _tuned(self, context: Context[UniTuneKnobs], told: Condition, unfinished: Unfinished) -> Preparation:
         from paintover.tuning import loss
@@ -145,10 +132,10 @@ class UniTune(Tuned[UniTuneKnobs]):
         x0_BCHW = context.source.expand(knobs.batch, -1, -1, -1)
 
         def error(i: int) -> Tensor:
-            drawn = loss.drawn(0, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
+            drawn = loss.drawn(loss.Stream.PICTURE, i, tuple(x0_BCHW.shape), len(base.alphas_cumprod), context.device)
             return loss.denoising(learner, x0_BCHW, *drawn, told)
 
-        optimiser = InBackward(weights, adafactor(self.rate(context)))
+        optimiser = InBackward(weights, adafactor(knobs.rate))
         yield from tune(error, optimiser, knobs.iterations, unfinished)
         return {name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
 
@@ -205,5 +192,4 @@ def _rate(knobs: UniTuneTuning, bundle: Bundle) -> float:
     """The paper's 1e-4 for its pixel models, and where few weights learn; a tenth where all of a latent model's do."""
     if knobs.rate is not None:
         return knobs.rate
-    pixels = bundle.description.codec in ("PixelUnshuffleCodec", "SmallerCodec")
-    return 1e-4 if pixels or knobs.tune == "lora" else 1e-5
+    return 1e-4 if bundle.in_pixels or knobs.tune == "lora" else 1e-5

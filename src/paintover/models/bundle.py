@@ -69,6 +69,11 @@ class Bundle:
         return self.description.scheduler_config
 
     @property
+    def in_pixels(self) -> bool:
+        """Whether its denoiser walks in pixels, in whatever order, and not in latents that a codec has learnt."""
+        return self.description.codec in ("PixelUnshuffleCodec", "SmallerCodec")
+
+    @property
     def size(self) -> int:
         """The bundle works best on pictures of about size * size pixels."""
         return self.description.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from enum import IntEnum, unique
 
 import numpy as np
 import torch
@@ -13,10 +14,21 @@ from paintover.path.predict import Condition
 from paintover.tuning.half import half, supported
 
 
-def drawn(seed: int, i: int, shape: tuple[int, ...], timesteps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Timesteps t_B, uniform, and noise_BCHW of iteration i: its own stream, so that a resumed run draws the same."""
-    stream = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0])
-    generator = torch.Generator().manual_seed(stream)
+@unique
+class Stream(IntEnum):
+    """Where chance comes from in a tuning: what is drawn for one of these is independent of all the others."""
+
+    PICTURE = 0
+    SECOND = 1  # Imagic's weights after its caption, DreamBooth's class beside the thing, textual inversion's contexts
+    BLURRING = 2  # a cascade's second stage: what its source is noised by
+    LARGE = 3  # a cascade's second stage: what its picture is noised by
+    OTHER_SHAPES = 16  # and beyond: DreamBooth's pictures of a second shape in one step, of a third one, ...
+
+
+def drawn(stream: int, i: int, shape: tuple[int, ...], timesteps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Timesteps t_B, uniform, and noise_BCHW of iteration i: the same whatever was drawn before, as a resumed run needs it."""
+    seed = int(np.random.SeedSequence([stream, i]).generate_state(1, np.uint64)[0])
+    generator = torch.Generator().manual_seed(seed)
     t_B = torch.randint(0, timesteps, (shape[0],), generator=generator)
     return t_B.to(device), torch.randn(shape, generator=generator).to(device)
 

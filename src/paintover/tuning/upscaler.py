@@ -57,10 +57,10 @@ def denoising(learner: Denoiser, upscaler: Upscaler, low_BCHW: Tensor, large_BCH
     trained (noise conditioning augmentation, Ho et al. 2021): otherwise it would learn to copy what it is shown.
     """
     shape, device = tuple(large_BCHW.shape), upscaler.denoiser.device
-    level_B, blurring_BCHW = loss.drawn(2, i, shape, upscaler.levels, device)
+    level_B, blurring_BCHW = loss.drawn(loss.Stream.BLURRING, i, shape, upscaler.levels, device)
     beside = upscaler.source(low_BCHW, blurring_BCHW, level_B)
     c = Condition(told.tokens_BLD, upscaler.told(level_B), beside)
-    t_B, noise_BCHW = loss.drawn(1, i, shape, len(learner.alphas_cumprod), device)
+    t_B, noise_BCHW = loss.drawn(loss.Stream.LARGE, i, shape, len(learner.alphas_cumprod), device)
     return loss.denoising(learner, large_BCHW, t_B, noise_BCHW, c)
 
 
