@@ -24,7 +24,8 @@ from paintover.models.tiny import tiny
 from paintover.orders.order import Order, request_for
 from paintover.orders.redo import redo
 from paintover.orders.run import edit_one
-from paintover.path.start import noise
+from paintover.path.schedule import Schedule
+from paintover.path.start import noise, start_leaving
 from paintover.tuning import loss, rare
 from paintover.tuning.weights import part, with_weights
 
@@ -259,6 +260,7 @@ def test_the_dial_sets_what_is_left_open(bundle):
     left = UniTuneKnobs(fidelity=0.8)
     settled = EDITOR.settled(left, bundle)
     by_dial = dial(0.8, 7.5)._asdict()
+    by_dial["strength"] = start_leaving(Schedule.from_config(bundle.scheduler_config), by_dial.pop("left"))
     assert {name: getattr(settled, name) for name in by_dial} == by_dial
     for name in by_dial:
         own = EDITOR.settled(left.model_copy(update={name: 0.25}), bundle)
@@ -409,7 +411,7 @@ def test_the_record_says_everything_and_redo_repeats_it(order, tmp_path, folder)
     knobs = made.request.knobs
     assert not [name for name, value in knobs.items() if value is None]
     assert knobs["rare_token"] == rare.choose(load(folder, "cpu").text)
-    assert (knobs["rate"], knobs["guidance"], knobs["strength"]) == (1e-4, 7.5, 0.9)
+    assert (knobs["rate"], knobs["guidance"], knobs["strength"]) == (1e-4, 7.5, 0.902)
     assert json.loads(made.request.model_dump_json())["knobs"] == knobs
     assert redo(out).identical
 
