@@ -17,7 +17,8 @@ of the other side taken out; `edit` the same picture's next edit, with other wor
 *Memory*: each side in a process of its own, three iterations. All modules are imported and the model is loaded; freed memory is
 handed back (malloc_trim); what the process then holds (VmRSS) is taken off the highest that it holds from there to the end
 (VmHWM, which is set back first through /proc/self/clear_refs; it is what `getrusage` calls ru_maxrss). To ours belong the copy
-of the weights that leaves the model as it was, what was learnt being written to the cache, and the edit.
+of the weights that leaves the model as it was, what was learnt being written to the cache, and the edit, by all of what was
+learnt (the paper's recipe; a smaller --share makes a third set of weights for the edit).
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def ours(
     folder: str, size: int, kind: str, iterations: int, cache: PrepareCache, words: str, on_step: Callable[[Progress], None]
 ) -> dict[str, Any]:
     """The record of an edit by `unitune`."""
-    tuning = {"tune": kind, "rank": RANK, "iterations": iterations, "batch": BATCH, "rate": RATE}
+    tuning = {"tune": kind, "rank": RANK, "iterations": iterations, "batch": BATCH, "rate": RATE, "share": 1.0}
     request = request_for(instruction=words, editor="unitune", model=folder, steps=STEPS, knobs=tuning)
     return edit_one(Order(request, np.array(picture_of(size)), on_step=on_step), cache, device="cpu").record
 
