@@ -356,6 +356,19 @@ def test_nothing_that_can_do_without_imports_torch(words, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_help_imports_what_it_shows_and_no_pixels(tmp_path):
+    """Half of its time, once, was a library that only edits need."""
+    code = (
+        "import sys; from paintover.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'scipy', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_name_that_no_encoding_holds_is_escaped_and_controls_do_not_reach_the_terminal(tmp_path):
     done = _process("show", "\u65e5\x1b[31m\n.png", cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stdout) == (2, "")

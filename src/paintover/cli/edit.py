@@ -36,9 +36,7 @@ from paintover.cli.shared import (
 )
 from paintover.cli.tuning import notes_of, telling
 from paintover.editors import registry
-from paintover.editors.tuned import Tuned
 from paintover.errors import RequestError
-from paintover.orders.run import USUAL
 
 if TYPE_CHECKING:
     from paintover.orders.order import Order
@@ -59,7 +57,7 @@ def edit(
     instruction: Annotated[str | None, typer.Argument(help=_WORDS)] = None,
     out: Out = None,
     editor: Annotated[
-        str | None, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)} (default: {USUAL}, or the tuning's).")
+        str | None, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)} (default: {registry.names()[0]}, or the tuning's).")
     ] = None,
     model: ModelOrTuned = None,
     tuned: TunedName = None,
@@ -91,7 +89,7 @@ def edit(
     if tuning is not None and instruction is None:
         instruction = tuning.record.caption
     pixels = of_tuning.picture_of(tuning, limits) if tuning is not None and picture is None else None
-    whose = of_tuning.asked(tuning, editor, model, USUAL)
+    whose = of_tuning.asked(tuning, editor, model, registry.names()[0])
     instruction = instruction or ""
     request = request_for(
         picture=picture,
@@ -259,7 +257,7 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
     from paintover.orders.run import edit_one
 
     request = order.request
-    if order.tuning is None and isinstance(registry.get(request.editor), Tuned):
+    if order.tuning is None and request.editor in registry.tuners():
         given = [request.picture or ""]
         notes = partial(notes_of, given, request.editor, request.knobs, request.model, device, order.limits)
         with telling("editing", notes) as teller:

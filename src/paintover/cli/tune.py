@@ -23,23 +23,22 @@ from paintover.cli.shared import (
     with_knobs,
 )
 from paintover.cli.tuning import notes_of, telling, time_of
+from paintover.editors import registry
 from paintover.errors import RequestError
-from paintover.orders import traces
-from paintover.orders.tune import USUAL, TunedModel, editors
-from paintover.orders.tune import discard as throw_away
 from paintover.tuning import store
 
 if TYPE_CHECKING:
+    from paintover.orders.tune import TunedModel
     from paintover.tuning.store import Tuning
 
 
 @app.command()
-@with_knobs(*editors(), of="Tuning")
+@with_knobs(*registry.tuners(), of="Tuning")
 def tune(
     *,
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="The picture's file; some editors take several.")],
     name: Annotated[str | None, typer.Option(help="What to call it (default: as the picture is called).")] = None,
-    editor: Annotated[str, typer.Option(help=f"{', '.join(editors())}.")] = USUAL,
+    editor: Annotated[str, typer.Option(help=f"{', '.join(registry.tuners())}.")] = registry.tuners()[0],
     caption: Annotated[str | None, typer.Option(help="imagic: what the result shall show; it is learnt too.")] = None,
     model: Model = "builtin",
     keep: Annotated[
@@ -108,21 +107,26 @@ def tuned(
     if keep is not None:
         if discard:
             raise RequestError("--keep and --discard are two commands; keep it first, and discard it then")
+        from paintover.orders.tune import kept
+
         name, folder = keep
-        with TunedModel(store.find(name)) as model:
-            model.keep(folder, force=force)
+        kept(name, folder, force=force)
         if as_json:
             print_json({"kept": str(folder)})
         else:
             print(plain(f"kept: {folder}"))
         return
     if discard:
+        from paintover.orders.tune import discard as throw_away
+
         for name in discard:
             throw_away(name)
             tell(f"{name}: deleted")
         if as_json:
             print_json({"discarded": discard})
         return
+    from paintover.orders import traces
+
     traces.sweep()
     there = store.listed()
     for name in store.broken():

@@ -25,6 +25,7 @@ from paintover.editors.prompt_to_prompt import PromptToPrompt
 from paintover.editors.rf_inversion import RFInversion
 from paintover.editors.sdedit import SDEdit
 from paintover.editors.textual_inversion import TextualInversion
+from paintover.editors.tuned import Tuned
 from paintover.editors.unitune import UniTune
 from paintover.errors import RequestError
 
@@ -56,6 +57,11 @@ _EDITORS: dict[str, Editor[Any]] = {editor.name: editor for editor in _ALL}
 def names() -> list[str]:
     """Names of all editors that one chooses from, the default one first."""
     return [name for name, editor in _EDITORS.items() if not editor.hidden]
+
+
+def tuners() -> list[str]:
+    """Names of those that tune the model first, the default one first."""
+    return [name for name in names() if isinstance(_EDITORS[name], Tuned)]
 
 
 def get(name: str) -> Editor[Any]:

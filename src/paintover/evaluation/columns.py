@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from paintover.editors import knobs, registry
-from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError, RequestError
 
 FOUR = ("mdp-noise", "mdp-condition", "mdp-latent", "mdp-guidance")  # MDP's four forms
@@ -49,7 +48,7 @@ def columns(names: list[str] | None = None) -> list[Column]:
             near = get_close_matches(name, there, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise RequestError(f"there is no editor {name!r} to compare{hint}; choose of {', '.join(there)}")
-    quick = (name for name, column in there.items() if not isinstance(registry.get(column.editor), Tuned))
+    quick = (name for name, column in there.items() if column.editor not in registry.tuners())
     return [there[name] for name in dict.fromkeys(names or quick)]
 
 

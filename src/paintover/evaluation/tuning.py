@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from paintover import __version__
 from paintover.editors import registry
-from paintover.editors.tuned import Tuned
 from paintover.engine.cache import PrepareCache
 from paintover.errors import PaintoverError
 from paintover.evaluation.captioned import cases
@@ -120,7 +119,7 @@ class Bench:
                 failure = failure or f"{type(error).__name__}: {error}"
                 continue
             seconds = result.record["seconds"]
-            tunes = isinstance(registry.get(dial.editor), Tuned) and not n and not resumed
+            tunes = dial.editor in registry.tuners() and not n and not resumed
             cost = {"tune": seconds["prepare"] if tunes else None, "edit": seconds["walk"] + seconds["close"]}
             kept[v].put(scene.n, replace(result, record={**result.record, "cost": cost}))
         shutil.rmtree(folder, ignore_errors=True)

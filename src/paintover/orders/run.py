@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
     from paintover.tuning.store import Tuning
 
-USUAL = "instruct"  # the editor where none is named
+USUAL = registry.names()[0]  # the editor where none is named
 BESIDE = "mdp-noise"  # the editor that makes a second picture beside a made one, where none is named
 
 

@@ -33,12 +33,7 @@ if TYPE_CHECKING:
     from paintover.orders.work import Work
     from paintover.picture.open import Picture
 
-USUAL = "unitune"
-
-
-def editors() -> list[str]:
-    """Names of the editors that tune."""
-    return [name for name in registry.names() if isinstance(registry.get(name), Tuned)]
+USUAL = registry.tuners()[0]
 
 
 @dataclass(eq=False)
@@ -319,7 +314,7 @@ def discard(name: str) -> None:
 def _editor(name: str) -> Tuned[Any]:
     system = registry.get(name)
     if not isinstance(system, Tuned):
-        raise RequestError(f"{name} tunes nothing; choose one of {', '.join(editors())}")
+        raise RequestError(f"{name} tunes nothing; choose one of {', '.join(registry.tuners())}")
     return system
 
 
@@ -337,7 +332,7 @@ def _checked(
     if not given or any(one is None for one in given):
         raise RequestError(f"{system.name} learns from a picture; name one")
     if len(given) > 1 and not system.several:
-        able = ", ".join(name for name in editors() if getattr(registry.get(name), "several", False))
+        able = ", ".join(name for name in registry.tuners() if getattr(registry.get(name), "several", False))
         raise RequestError(f"{system.name} learns from one picture, and {len(given)} were given; use {able} for several")
     if system.captioned and not (caption or "").strip():
         raise RequestError(f"{system.name} learns the picture together with what it shall become; say that with --caption")
