@@ -9,51 +9,28 @@ pictures into docs/tuning-comparison.jpg.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import shutil
-from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from manual import DOCS, asked, counted, fill
 
 from paintover.evaluation import tuning_page
 from paintover.evaluation.tuning import run
 
-DOCS = Path(__file__).parent.parent / "docs"
-BEGIN, END = "<!-- made by benchmarks/tuning_comparison.py -->\n", "<!-- end of what was made -->\n"
 
-
-def fill(folder: Path, page: Path) -> None:
-    """Puts the report in `folder` into the page, and its numbers and pictures beside it."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{page} lacks the lines {BEGIN.strip()} and {END.strip()}")
-    numbers, pictures = page.with_suffix(".json").name, page.with_suffix(".jpg").name
+def parts(report: Any, numbers: str, picture: str) -> list[str]:
     when = (
         f"{len(report['scenes'])} scenes, model {report['fingerprint'][:12]}…, {report['date'][:10]}; all numbers, and the "
         f"knobs of each setting: [{numbers}]({numbers}).\n"
     )
-    drawn = f"![Expressiveness over fidelity, a curve a method, and what each setting makes of two scenes]({pictures})\n"
-    page.write_text("\n".join([before + BEGIN, when, drawn, tuning_page.markdown(report), END + after]), encoding="utf-8")
-    shutil.copy(folder / "report.json", page.with_suffix(".json"))
-    with Image.open(folder / "curves.jpg") as picture:
-        picture.save(page.with_suffix(".jpg"), quality=85, optimize=True)
+    drawn = f"![Expressiveness over fidelity, a curve a method, and what each setting makes of two scenes]({picture})\n"
+    return [when, drawn, tuning_page.markdown(report)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=8)
+    parser = asked(__doc__, count=8)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=2)  # of the scenes: the dials were settled on those of 1
-    parser.add_argument("--model", default="builtin")
-    parser.add_argument("--world", type=Path, default=Path(os.environ.get("PAINTOVER_WORLD", "world")))
-    photos = os.environ.get("PAINTOVER_PHOTOS")
-    parser.add_argument("--photos", type=Path, default=Path(photos) if photos else None)
     given = parser.parse_args()
     outcomes, report = run(
         given.world,
@@ -63,11 +40,10 @@ def main() -> None:
         count=given.count,
         jobs=given.jobs,
         seed=given.seed,
-        progress=lambda done, count: print(f"\r{done} of {count}", end="", flush=True),
+        progress=counted,
     )
-    print()
     print(tuning_page.write(given.out, outcomes, report))
-    fill(given.out, DOCS / "tuning-comparison.md")
+    fill(DOCS / "tuning-comparison.md", "tuning_comparison.py", given.out / "report.json", given.out / "curves.jpg", 85, parts)
 
 
 if __name__ == "__main__":
