@@ -116,7 +116,7 @@ def editors(
     from paintover.evaluation import comparison
     from paintover.evaluation.editors import run
 
-    names = [name.strip() for name in editors.split(",")] if editors else None
+    names = _names(editors)
     with counted("evaluating") as progress:
         outcomes, found = run(
             world,
@@ -168,7 +168,7 @@ def inversion(
     from paintover.evaluation import inversion as evaluation
     from paintover.path.inversion import INVERSIONS
 
-    names = [name.strip() for name in inversions.split(",")] if inversions else list(INVERSIONS)
+    names = _names(inversions) or list(INVERSIONS)
     for name in names:
         if name not in INVERSIONS:
             raise RequestError(f"there is no inversion {name!r}; choose of {', '.join(INVERSIONS)}")
@@ -226,7 +226,7 @@ def tuning(
     from paintover.evaluation import comparison, tuning_page
     from paintover.evaluation.tuning import run
 
-    names = [name.strip() for name in methods.split(",")] if methods else None
+    names = _names(methods)
     with counted("tuning and editing") as progress:
         outcomes, found = run(
             world,
@@ -257,3 +257,8 @@ def tuning(
     for line in [*(claim["says"] for claim in found["claims"]), *tuning_page.failed(found)]:
         print(line)
     print(picture)
+
+
+def _names(listed: str | None) -> list[str] | None:
+    """Of "a, b,c"; None where nothing is listed."""
+    return [name.strip() for name in listed.split(",")] if listed else None
