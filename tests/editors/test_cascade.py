@@ -22,6 +22,7 @@ from paintover.models.tiny import tiny
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit, edit_one, imagine
 from paintover.tuning import loss, upscaler
+from paintover.tuning.names import UPSCALER, below
 from paintover.tuning.unfinished import Unfinished
 
 STEPS = 5
@@ -147,7 +148,7 @@ def test_tuning_lowers_both_losses(bundle, kind):
             return float(base), float(upscaler.denoising(second, bundle.upscaler, low, large, told, 10_000))
 
     before = losses(bundle.denoiser, bundle.upscaler.denoiser)
-    after = losses(network(bundle.denoiser, tuned), network(bundle.upscaler.denoiser, upscaler.of_upscaler(tuned)))
+    after = losses(network(bundle.denoiser, tuned), network(bundle.upscaler.denoiser, below(tuned, UPSCALER)))
     assert after[0] < 0.9 * before[0]
     assert after[1] < 0.9 * before[1]
 

@@ -37,10 +37,10 @@ def _both(path: Path, upscaler: Upscaler, editor: Editor[Any], context: Context[
     from paintover.path.start import noises
     from paintover.path.upscale import upscale
     from paintover.tuning.apply import network
-    from paintover.tuning.upscaler import of_upscaler
+    from paintover.tuning.names import UPSCALER, below
 
     low_BCHW = yield from path
-    knobs, about, learnt = context.knobs.model_dump(), upscaler.about, of_upscaler(prepared)
+    knobs, about, learnt = context.knobs.model_dump(), upscaler.about, below(prepared, UPSCALER)
     if learnt:
         upscaler = replace(upscaler, denoiser=network(upscaler.denoiser, learnt, knobs.get("share", 1.0)))
     wanted, unwanted = prompts(context.bundle.text, [editor.caption(context), knobs.get("negative_prompt", "")])

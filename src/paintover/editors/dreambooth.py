@@ -13,6 +13,7 @@ from paintover.conditions.alone import alone, says
 from paintover.editors import window
 from paintover.editors.editor import Context
 from paintover.editors.tuned import Tuned, TuningKnobs
+from paintover.tuning.names import UNET
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from paintover.path.predict import Condition, Path, Preparation
     from paintover.tuning.unfinished import Unfinished
 
-WEIGHTS = "unet."
 # How class pictures are made where the bundle recommends nothing. They need only look like the class: half the usual steps.
 _STEPS, _GUIDANCE = 25, 7.5
 
@@ -101,7 +101,7 @@ class DreamBooth(Tuned[DreamBoothKnobs]):
 
         unfinished = Unfinished(context.unfinished)
         [told] = prompts(context.bundle.text, [f"a photo of {self.word(context)}"])
-        made = {name: tensor for name, tensor in unfinished.carried().items() if name.startswith(WEIGHTS)}
+        made = {name: tensor for name, tensor in unfinished.carried().items() if name.startswith(UNET)}
         if not made:
             made = yield from self._tuned(context, told, unfinished)
         # A cascade's second stage needs no class, and has the one picture.

@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue
 from paintover.editors import window
 from paintover.editors.editor import Context
 from paintover.editors.tuned import Tuned, TuningKnobs
+from paintover.tuning.names import TARGET, UNET
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from paintover.models.denoiser import Denoiser
     from paintover.path.predict import Condition, Path, Preparation
     from paintover.tuning.unfinished import Unfinished
-
-TARGET, WEIGHTS = "target.", "unet."  # what the names of what is learnt begin with
 
 
 class ImagicTuning(TuningKnobs):
@@ -80,7 +79,7 @@ class Imagic(Tuned[ImagicKnobs]):
         knobs: Any = context.knobs
         unfinished = Unfinished(context.unfinished)
         made = unfinished.carried()
-        if not any(name.startswith(WEIGHTS) for name in made):
+        if not any(name.startswith(UNET) for name in made):
             learner = trainable(cast("Denoiser", context.bundle.denoiser), knobs.tune, knobs.rank)
             made = made or (yield from self._bent_caption(context, learner, unfinished))
             unfinished.carry(made)

@@ -14,6 +14,7 @@ from paintover.editors.editor import Context
 from paintover.editors.knobs import Knobs
 from paintover.editors.tuned import Tuned
 from paintover.errors import KnobError
+from paintover.tuning.names import WORDS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from paintover.path.predict import Path, Preparation
 
 HERE = "*"  # stands for the word in a caption, as in the paper
-PREFIX = "words."
 # What the paper calls neutral contexts: told beside the pictures, the word in the place of {}.
 TEMPLATES = {
     "object": [
@@ -138,7 +138,7 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
 
         optimiser = InBackward({knobs.word: learnt_ND}, lambda parameters: AdamW(parameters, lr=knobs.rate, weight_decay=1e-2))
         yield from tune(error, optimiser, knobs.iterations, Unfinished(context.unfinished), "word")
-        return {PREFIX + knobs.word: learnt_ND.detach()}
+        return {WORDS + knobs.word: learnt_ND.detach()}
 
     def path(self, context: Context[TextualInversionKnobs], prepared: dict[str, Tensor]) -> Path:
         from paintover.conditions.prompt import prompts
@@ -147,7 +147,7 @@ class TextualInversion(Tuned[TextualInversionKnobs]):
         from paintover.tuning.words import with_words
 
         word = context.knobs.word
-        text: TextEncoder = with_words(context.bundle.text, {word: prepared[PREFIX + word]})
+        text: TextEncoder = with_words(context.bundle.text, {word: prepared[WORDS + word]})
         [null] = prompts(context.bundle.text, [""])
         [wanted] = prompts(text, [self.prompt(word, context.request.instruction)])
         x_t0, steps = context.late_start(context.knobs.strength)

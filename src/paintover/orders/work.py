@@ -27,14 +27,12 @@ from paintover.picture.geometry import Geometry
 from paintover.request import EditResult
 from paintover.tuning import store
 from paintover.tuning.apply import applied
+from paintover.tuning.names import UNET
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
     from paintover.models.codec import Codec
     from paintover.picture.open import Picture
-
-
-_WEIGHTS = "unet."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +61,7 @@ class Work:
     def path(self, prepared: dict[str, Tensor]) -> Path:
         """The path to the edited latents."""
         # Weights stay where they are until a network is made of them, once for all who share it.
-        here = {name: tensor if _WEIGHTS in name else tensor.to(self.context.device) for name, tensor in prepared.items()}
+        here = {name: tensor if UNET in name else tensor.to(self.context.device) for name, tensor in prepared.items()}
         return cascade.onward(self.checked.editor, self.context, here)
 
 

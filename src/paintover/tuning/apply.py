@@ -11,9 +11,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from torch import Tensor
 
 from paintover.models.denoiser import Denoiser
-from paintover.tuning.upscaler import of_upscaler
-from paintover.tuning.weights import PREFIX, part, with_weights
-from paintover.tuning.words import PREFIX as WORDS
+from paintover.tuning.names import UNET, UPSCALER, WORDS, below
+from paintover.tuning.weights import part, with_weights
 from paintover.tuning.words import with_words
 
 if TYPE_CHECKING:
@@ -35,15 +34,14 @@ def applied(bundle: Bundle, tensors: Mapping[str, Tensor], digest: str) -> Bundl
     """
 
     def make() -> Bundle:
-        words = {name.removeprefix(WORDS): tensor for name, tensor in tensors.items() if name.startswith(WORDS)}
         denoiser: Any = bundle.denoiser
-        if any(name.startswith(PREFIX) for name in tensors):
+        if any(name.startswith(UNET) for name in tensors):
             bundle.require("unet")
             denoiser = network(denoiser, tensors)
-        upscaler, learnt = bundle.upscaler, of_upscaler(tensors)
+        upscaler, learnt = bundle.upscaler, below(tensors, UPSCALER)
         if upscaler is not None and learnt:
             upscaler = replace(upscaler, denoiser=network(upscaler.denoiser, learnt))
-        text = with_words(bundle.text, words)
+        text = with_words(bundle.text, below(tensors, WORDS))
         return replace(bundle, denoiser=denoiser, text=text, upscaler=upscaler, tuned=digest)
 
     return _once((id(bundle), digest), (bundle,), make)
@@ -55,7 +53,7 @@ def network(denoiser: Denoiser, tensors: Mapping[str, Tensor], share: float = 1.
 
     So many edits after one tuning share their denoiser calls, and the memory.
     """
-    weights = {name: tensor for name, tensor in sorted(tensors.items()) if name.startswith(PREFIX)}
+    weights = {name: tensor for name, tensor in sorted(tensors.items()) if name.startswith(UNET)}
     key = (id(denoiser), share, *((name, id(tensor)) for name, tensor in weights.items()))
     return _once(key, (denoiser, *weights.values()), lambda: with_weights(denoiser, part(denoiser, weights, share)))
 

@@ -15,9 +15,8 @@ from paintover.errors import ModelError, RequestError
 from paintover.models.files import PARTS, STEMS, files, read_json, weights
 from paintover.tuning import lora_file, word_file
 from paintover.tuning.card import card
-from paintover.tuning.upscaler import PREFIX as UPSCALER
-from paintover.tuning.upscaler import of_upscaler
-from paintover.tuning.weights import LORA, PREFIX, with_weights
+from paintover.tuning.names import UNET, UPSCALER, WORDS, below
+from paintover.tuning.weights import LORA, with_weights
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 LORA_FILE = "pytorch_lora_weights.safetensors"
 WORD_FILE = "learned_embeds.safetensors"
 OTHER_FILE = "paintover.safetensors"
-_WORDS = "words."
 _OURS = {LORA_FILE, OTHER_FILE, "README.md", "model_index.json", "paintover.json", *PARTS}
 
 
@@ -51,11 +49,11 @@ def write(
     else than this writes), ModelError for weights that do not fit `base`.
     """
     folder = check_target(folder, force, beside or {})
-    lora = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name.endswith(LORA)}
-    whole = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX) and name not in lora}
-    words = {name.removeprefix(_WORDS): tensor for name, tensor in tensors.items() if name.startswith(_WORDS)}
-    second = {name: tensor for name, tensor in of_upscaler(tensors).items() if whole and not name.endswith(LORA)}
-    apart = {*lora, *whole, *(_WORDS + word for word in words), *(UPSCALER + name for name in second)}
+    lora = {name: tensor for name, tensor in tensors.items() if name.startswith(UNET) and name.endswith(LORA)}
+    whole = {name: tensor for name, tensor in tensors.items() if name.startswith(UNET) and name not in lora}
+    words = below(tensors, WORDS)
+    second = {name: tensor for name, tensor in below(tensors, UPSCALER).items() if whole and not name.endswith(LORA)}
+    apart = {*lora, *whole, *(WORDS + word for word in words), *(UPSCALER + name for name in second)}
     other = {name: tensor for name, tensor in tensors.items() if name not in apart}
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir(parents=True)
@@ -96,7 +94,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"there is no {path}; expected a folder or a safetensors file of tuned weights or words")
     found: dict[str, Tensor] = {}
     if (path / "model_index.json").is_file() and (path / "unet").is_dir():
-        for of, prefix in (("unet", PREFIX), ("upscaler/unet", UPSCALER + PREFIX)):
+        for of, prefix in (("unet", UNET), ("upscaler/unet", UPSCALER + UNET)):
             parts = weights(path, of, STEMS[of])[0] if (path / of).is_dir() else []
             found |= {prefix + name: tensor for one in parts for name, tensor in lora_file.load(one)[0].items()}
     single = sorted(one for one in path.iterdir() if one.suffix == ".safetensors" and one.is_file())
@@ -118,7 +116,7 @@ def _file(path: Path) -> dict[str, Tensor]:
         return tensors
     if lora_file.is_lora(tensors):
         return lora_file.named(tensors, facts, path)
-    return {_WORDS + word: vectors_ND for word, vectors_ND in word_file.named(tensors, path).items()}
+    return {WORDS + word: vectors_ND for word, vectors_ND in word_file.named(tensors, path).items()}
 
 
 def _unet(base: Bundle) -> Any:

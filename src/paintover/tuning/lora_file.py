@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from paintover.errors import ModelError
-from paintover.tuning.weights import LORA, PREFIX
+from paintover.tuning.names import UNET
+from paintover.tuning.weights import LORA
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _ABOUT = "lora_adapter_metadata"  # where diffusers puts peft's settings
@@ -62,13 +63,13 @@ def named(tensors: Mapping[str, Tensor], facts: Mapping[str, str], path: Path) -
     try:
         converted, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(dict(tensors))  # kohya's names to diffusers'
         # Files of 2023 name the UNet's modules without a prefix.
-        plain = not any(name.startswith((PREFIX, "text_encoder")) for name in converted)
-        converted = convert_unet_state_dict_to_peft({PREFIX + name if plain else name: t for name, t in converted.items()})
+        plain = not any(name.startswith((UNET, "text_encoder")) for name in converted)
+        converted = convert_unet_state_dict_to_peft({UNET + name if plain else name: t for name, t in converted.items()})
         alphas = convert_unet_state_dict_to_peft(alphas or {})
     except Exception as error:  # of many kinds: what it holds is anybody's
         line = (str(error).splitlines() or [""])[0][:200]
         raise ModelError(f"{path} is no LoRA that can be read ({type(error).__name__}: {line})") from None
-    found = {name: tensor for name, tensor in converted.items() if name.startswith(PREFIX) and name.endswith(LORA)}
+    found = {name: tensor for name, tensor in converted.items() if name.startswith(UNET) and name.endswith(LORA)}
     strange = sorted(set(converted) - set(found))
     if strange:
         where = "the text encoder" if strange[0].startswith("text_encoder") else f"{strange[0]!r}"
@@ -84,7 +85,7 @@ def _scales(facts: Mapping[str, str], alphas: Mapping[str, float], path: Path) -
     """(module, rank) -> alpha / rank, by peft's settings, or by kohya's alphas; 1 where neither says anything."""
     try:
         about: dict[str, Any] = json.loads(facts.get(_ABOUT, "{}"))
-        said = {key.removeprefix(PREFIX): value for key, value in about.items() if key.startswith(PREFIX)}
+        said = {key.removeprefix(UNET): value for key, value in about.items() if key.startswith(UNET)}
         patterns = {str(key): float(value) for key, value in (said.get("alpha_pattern") or {}).items()}
         alpha = float(said["lora_alpha"]) if "lora_alpha" in said else None
     except (ValueError, TypeError, AttributeError):
@@ -94,7 +95,7 @@ def _scales(facts: Mapping[str, str], alphas: Mapping[str, float], path: Path) -
     by_module = {name.removesuffix(".alpha").split(".lora_A")[0]: value for name, value in alphas.items()}
 
     def scale(module: str, rank: int) -> float:
-        plain = module.removeprefix(PREFIX)
+        plain = module.removeprefix(UNET)
         # A pattern is peft's: the end of a module's name.
         own = next((value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", plain)), alpha)
         own = by_module.get(module, own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,14 +12,13 @@ from paintover.path.predict import Condition
 from paintover.path.report import Progress
 from paintover.tuning import loss
 from paintover.tuning.loop import tune
+from paintover.tuning.names import UPSCALER
 from paintover.tuning.optimiser import InBackward, adafactor
 from paintover.tuning.weights import Kind, trainable, tuned_of
 
 if TYPE_CHECKING:
     from paintover.models.upscaler import Upscaler
     from paintover.tuning.unfinished import Unfinished
-
-PREFIX = "upscaler."  # of its weights among named tensors: `upscaler.unet.<parameter>`
 
 
 def tuned(
@@ -47,7 +46,7 @@ def tuned(
     yield from tune(
         lambda i: denoising(learner, upscaler, low_BCHW, large_BCHW, told, i), optimiser, iterations, unfinished, "upscaler"
     )
-    return {PREFIX + name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
+    return {UPSCALER + name: parameter.detach().to(base.dtype) for name, parameter in weights.items()}
 
 
 def denoising(learner: Denoiser, upscaler: Upscaler, low_BCHW: Tensor, large_BCHW: Tensor, told: Condition, i: int) -> Tensor:
@@ -62,8 +61,3 @@ def denoising(learner: Denoiser, upscaler: Upscaler, low_BCHW: Tensor, large_BCH
     c = Condition(told.tokens_BLD, upscaler.told(level_B), beside)
     t_B, noise_BCHW = loss.drawn(loss.Stream.LARGE, i, shape, len(learner.alphas_cumprod), device)
     return loss.denoising(learner, large_BCHW, t_B, noise_BCHW, c)
-
-
-def of_upscaler(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the named tensors that are its weights, named as a denoiser's own."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}

@@ -13,12 +13,12 @@ from paintover.models.denoiser import Denoiser
 from paintover.models.kept import keep_text
 from paintover.tuning.attention import quick
 from paintover.tuning.half import supported
+from paintover.tuning.names import UNET, below
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 Kind = Literal["full", "lora"]
-PREFIX = "unet."
 LORA = (".lora_A.weight", ".lora_B.weight")
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]  # of every attention, as diffusers' own training does
 
@@ -68,7 +68,7 @@ def tuned_of(denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
     """The weights of a `trainable` that learn, by the name that each has as a tensor of a bundle, or of a LoRA file."""
     # peft calls each A and B by its adapter's name, which files leave out.
     named = ((name.replace(".default.", "."), p) for name, p in denoiser.unet.named_parameters() if p.requires_grad)
-    return {PREFIX + name: parameter for name, parameter in named}
+    return {UNET + name: parameter for name, parameter in named}
 
 
 def with_weights(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
@@ -78,7 +78,7 @@ def with_weights(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> Denoiser:
     likewise, its kernel flattened), so that it costs nothing more to walk. Raises ModelError for what is of another network.
     """
     own: dict[str, Tensor] = denoiser.unet.state_dict()
-    new = {name.removeprefix(PREFIX): tensor.to(denoiser.device) for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    new = {name: tensor.to(denoiser.device) for name, tensor in below(tensors, UNET).items()}
     check(own, new)
     for name in [name for name in new if name.endswith(LORA[0])]:
         module = name.removesuffix(LORA[0])
@@ -102,11 +102,11 @@ def part(denoiser: Denoiser, tensors: Mapping[str, Tensor], share: float) -> Map
     own: dict[str, Tensor] = denoiser.unet.state_dict()
 
     def scaled(name: str, tensor: Tensor) -> Tensor:
-        if not name.startswith(PREFIX) or name.endswith(LORA[0]):
+        if not name.startswith(UNET) or name.endswith(LORA[0]):
             return tensor
         if name.endswith(LORA[1]):
             return share * tensor
-        before = own[name.removeprefix(PREFIX)].float()
+        before = own[name.removeprefix(UNET)].float()
         return before + share * (tensor.to(before.device).float() - before)
 
     return {name: scaled(name, tensor) for name, tensor in tensors.items()}

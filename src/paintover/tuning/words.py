@@ -15,8 +15,6 @@ from paintover.conditions.alone import alone
 from paintover.errors import ModelError
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
 
-PREFIX = "words."  # of a learnt word among named tensors: `words.<word>`
-
 
 class WithWords:
     """A text encoder that knows some words more. `words`: each with its vectors_ND, which are read as N tokens.
