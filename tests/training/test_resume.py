@@ -122,7 +122,7 @@ def test_another_recipe_is_refused(straight, tiny_recipe, tiny_world, text):
         with pytest.raises(PaintoverError, match=said):
             train(straight, tiny_recipe.model_copy(update=change), *tiny_world, text, workers=0)
     check_resumes(straight, tiny_recipe.model_copy(update={"steps": 8, "cooldown": 1}))
-    assert read(straight) == tiny_recipe
+    assert read(straight, Recipe) == tiny_recipe
 
 
 def test_a_run_goes_on_from_another_ones_averaged_weights(tmp_path, straight, tiny_recipe, tiny_world, text):
@@ -150,14 +150,14 @@ def test_a_run_that_blends_goes_on_from_one_that_did_not_and_is_the_same_at_firs
 
 
 def test_settling_a_recipe(straight, tiny_recipe, tmp_path):
-    assert settle(straight, {"steps": "9"}) == tiny_recipe.model_copy(update={"steps": 9})
-    assert settle(tmp_path, {"sides": ["0.2", "0.5"], "bf16": True}) == Recipe(sides=(0.2, 0.5), bf16=True)
+    assert settle(straight, {"steps": "9"}, Recipe) == tiny_recipe.model_copy(update={"steps": 9})
+    assert settle(tmp_path, {"sides": ["0.2", "0.5"], "bf16": True}, Recipe) == Recipe(sides=(0.2, 0.5), bf16=True)
     for given, said in (({"lr": "-1"}, "lr"), ({"sides": ["0.2"]}, "sides"), ({"nonsense": 1}, "nonsense")):
         with pytest.raises(PaintoverError, match=said):
-            settle(tmp_path, given)
+            settle(tmp_path, given, Recipe)
     (tmp_path / "recipe.json").write_text("{")
     with pytest.raises(PaintoverError, match="no recipe"):
-        settle(tmp_path, {})
+        settle(tmp_path, {}, Recipe)
 
 
 def test_the_rate_warms_up_holds_and_cools_down():

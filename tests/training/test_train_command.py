@@ -33,7 +33,9 @@ def test_train_goes_on_and_becomes_a_bundle(train, tiny_world, text_folder, tmp_
     assert (code, out.strip()) == (0, str(run / "state" / "step-00000001")), errors
     code, out, _ = train(*words, "--steps", 2)  # the rest of the recipe is the folder's
     assert (code, out.strip()) == (0, str(run / "state" / "step-00000002"))
-    assert read(run) == Recipe(size=16, factor=4, blocks=(32, 32), batch=2, warmup=1, cooldown=0, checkpoint_every=1, steps=2)
+    assert read(run, Recipe) == Recipe(
+        size=16, factor=4, blocks=(32, 32), batch=2, warmup=1, cooldown=0, checkpoint_every=1, steps=2
+    )
     code, _, errors = train(*words, "--lr", 1)
     assert code == 2
     assert "another folder" in errors

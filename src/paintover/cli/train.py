@@ -60,7 +60,9 @@ def scenes(
 
     On several devices: accelerate launch -m paintover train scenes ...
     """
-    recipe = settle(out, {name: value.split(",") if name in ("sides", "blocks") else value for name, value in given.items()})
+    recipe = settle(
+        out, {name: value.split(",") if name in ("sides", "blocks") else value for name, value in given.items()}, Recipe
+    )
     _needs("accelerate", "tensorboard")
     from paintover.training.denoiser import train
     from paintover.training.text import load
@@ -114,7 +116,7 @@ def export(
         words = card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{card} cannot be read ({error}); name the card, a text file") from None
-    trained = read(run)
+    trained = read(run, Recipe)
     given = {name: value for name, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
     # The editors' own 50 steps and guidance 7.5 are Stable Diffusion's; small models leave their pictures with them.
     builtin = describe(BUILTIN, "builtin").defaults

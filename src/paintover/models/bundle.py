@@ -23,6 +23,8 @@ from paintover.models.files import STEMS, complete, fingerprint, read_json, sign
 from paintover.models.flow import FlowDenoiser
 from paintover.models.kept import keep_text
 from paintover.models.listing import BUILTIN, list_bundles
+from paintover.models.mllm import Mllm
+from paintover.models.mllm_file import load_mllm
 from paintover.models.noise import alphas_cumprod
 from paintover.models.quiet import quiet
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
@@ -94,6 +96,12 @@ class Bundle:
         """sha256 that stands for all of the bundle's weights and settings (hex), and for what they were bent by."""
         base = fingerprint(self.folder)
         return base if self.tuned is None else sha256(f"{base} {self.tuned}".encode()).hexdigest()
+
+    def mllm(self, bits: int = 16) -> Mllm:
+        """Its multimodal language model, loaded when it is first asked for, and kept. Raises ModelError."""
+        self.require("mgie")
+        with _one_at_a_time:
+            return load_mllm(self.folder, signature(self.folder), self.denoiser.device, bits)
 
     def require(self, *needs: str, editor: str | None = None) -> None:
         """Raises ModelError when the bundle lacks one of the capabilities, saying which bundles have all of them."""

@@ -58,7 +58,8 @@ class Upscaling:
 class Description:
     """What can be known of a bundle without its weights.
 
-    `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says).
+    `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says, as is
+    "mgie": a multimodal language model that guides the denoiser).
     `sigma_data`: how far off the network's pictures are, by which they are corrected (`models.denoiser.seen`).
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
     editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names. `weighty`: the
@@ -137,8 +138,8 @@ def describe(folder: Path, name: str) -> Description:
         return Description(
             name=name,
             folder=folder,
-            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - set(NETWORKS)
-            | {"flow" if flow else "unet"},
+            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - {*NETWORKS, "mgie"}
+            | {"flow" if flow else "unet", *(["mgie"] if (folder / "mgie" / "config.json").is_file() else [])},
             prediction=prediction,
             sigma_data=None if own.get("sigma_data") is None else float(own["sigma_data"]),
             size=int(own.get("size") or factor * (network.get("sample_size") or (128 if flow else 64))),

@@ -18,11 +18,12 @@ PARTS = (
     *("unet", "transformer", "vae", "codec", "scheduler"),
     *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
     *("upscaler", "upscaler/unet", "upscaler/scheduler", "upscaler/image_noising_scheduler"),  # a second stage
+    *("mgie", "mgie/language_model", "mgie/tokenizer", "mgie/edit_head"),  # a multimodal language model
 )
 # What the weights are called in each part that has some.
 STEMS = {
     **dict.fromkeys(("unet", "transformer", "vae", "upscaler/unet"), "diffusion_pytorch_model"),
-    **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3"), "model"),
+    **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3", "mgie/language_model", "mgie/edit_head"), "model"),
 }
 _READ = (".json", ".txt", ".safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")

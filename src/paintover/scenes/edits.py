@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paintover.scenes import words
+from paintover.scenes import ambiguous, words
+from paintover.scenes.ambiguous import AMBIGUOUS
 from paintover.scenes.assets import Assets
 from paintover.scenes.captioned import free, settled
 from paintover.scenes.looks import LOOKS
@@ -25,7 +26,10 @@ SIDES = (0.22, 0.48)  # longer side of a thing as a fraction of the frame, at th
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One edit: before and after, the instruction, and captions of both."""
+    """One edit: before and after, the instruction, and captions of both.
+
+    meant: the instruction said in full, with whatever one must look at the picture to know (MGIE's expressive instruction).
+    """
 
     kind: str
     before: Scene | None  # None: made from words alone
@@ -33,6 +37,7 @@ class Case:
     instruction: str
     caption: str
     target_caption: str
+    meant: str = ""
 
     def render(self, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Source (zeros where there is none) and target, rgb_HWC float32 in 0..1."""
@@ -61,7 +66,7 @@ def make(
     sides: tuple[float, float] = SIDES,
     plain: float = PLAIN_GROUNDS,
 ) -> Case:
-    """A random case of `kind` (of KINDS or CAPTIONS) from the stamps, places and phrasings of the split.
+    """A random case of `kind` (of KINDS, AMBIGUOUS or CAPTIONS) from the stamps, places and phrasings of the split.
 
     `plain`: share of plain grounds among settled captions.
     """
@@ -69,6 +74,10 @@ def make(
         scene = settled(assets, rng, sides[1], plain) if kind == "settled" else free(assets, rng, sides, plain)
         text = words.caption(scene, words.opening(rng))
         return Case(kind, None, scene, text, "", text)
+    if kind in AMBIGUOUS:
+        before, after, text, meant = ambiguous.make(kind, assets, rng, sides)
+        opening = words.opening(rng)
+        return Case(kind, before, after, text, words.caption(before, opening), words.caption(after, opening), meant)
     whole = kind in LOOKS or kind == "nothing"
     scene = _photograph(assets, rng) if whole and rng.random() < 0.5 else random_scene(assets, rng, sides)
     after = scene
@@ -83,7 +92,8 @@ def make(
         after, told = {"remove": _remove, "replace": _replace, "recolour": _recolour}[kind](scene, assets, rng)
     text = words.instruction(kind, rng, assets.split, **told)
     opening = words.opening(rng)
-    return Case(kind, scene, after, text, words.caption(scene, opening), words.caption(after, opening))
+    captions = words.caption(scene, opening), words.caption(after, opening)
+    return Case(kind, scene, after, text, *captions, words.meant(kind, **told))
 
 
 def _photograph(assets: Assets, rng: np.random.Generator) -> Scene:

@@ -102,6 +102,52 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "cover it in fog",
         "let fog roll in", "thick fog", "make it hazy", "fill the scene with mist",
     ),
+    # Ambiguous ones: see `ambiguous`.
+    "alike": (
+        "make the small one like the big one", "the small one should be like the big one", "make the two alike",
+        "turn the small one into what the big one is", "make both the same as the big one", "two of the big one",
+        "the little one should be the same as the large one", "let the small one become another big one",
+        "make the little one match the large one", "both should be what the big one is",
+    ),
+    "feed": (
+        "give it something to eat", "feed the animal", "it is hungry", "give it food", "bring it some food",
+        "give the animal what it likes to eat", "it wants to eat", "put its food beside it",
+        "it needs a meal", "serve it dinner",
+    ),
+    "ripe": (
+        "make it ripe", "let the fruit ripen", "it is not ripe yet", "make the fruit ripe", "ripen it",
+        "as it looks when it is ripe", "it should be ripe", "make the fruit ready to eat",
+        "what would it look like when it is ripe?", "wait until the fruit is ripe",
+    ),
+    "frost": (
+        "what would it be like after the first frost?", "make it winter", "after a frosty night", "let it freeze",
+        "as if it was freezing", "make it frosty", "cover it in frost", "a freezing winter morning",
+        "what would it be in winter?", "after a cold winter night",
+    ),
+    "festive": (
+        "make it festive", "decorate it", "make it look festive", "get it ready for the feast", "for a celebration",
+        "make it fit for a party", "dress it up for the holiday", "give it a festive touch",
+        "prepare it for the party", "make it more festive",
+    ),
+    "later": (
+        "a few hours later", "let some hours pass", "later that day", "what would it be like some hours later?",
+        "move the time on", "some time later", "let time pass", "make it later",
+        "several hours later", "later in the day",
+    ),
+    "fix": (
+        "fix the photo", "make this picture look better", "correct the colours", "it does not look right", "repair the light",
+        "improve the photo", "correct the picture", "make it look natural",
+        "enhance the photo", "the light is wrong",
+    ),
+}  # fmt: skip
+# What an instruction means, said in full: one wording for each kind of edit.
+MEANT: dict[str, str] = {
+    "remove": "remove the {a}", "replace": "replace the {a} with a {b}", "recolour": "paint the {a} {c}",
+    "add": "add a {b} {w}", "place": "change the background to {p}", "nothing": "change nothing",
+    "brighter": "make it brighter", "darker": "make it darker", "contrast": "increase the contrast",
+    "saturated": "make the colours stronger", "black-and-white": "make it black and white", "sepia": "make it sepia",
+    "warmer": "make it warmer", "cooler": "make it cooler", "dusk": "make it look like dusk",
+    "night": "make it look like night", "fog": "add fog",
 }  # fmt: skip
 
 WHERE: dict[str, tuple[float, float]] = {
@@ -134,10 +180,7 @@ def instruction(kind: str, rng: np.random.Generator, split: Split, **words: str)
     """One phrasing of `kind` in the split, dressed as people write: capitals, full stops, politeness, now and then a typo."""
     phrases = PHRASES[kind]
     pool = phrases[:-HELD_OUT] if split == "train" else phrases[-HELD_OUT:]
-    text = pool[int(rng.integers(len(pool)))]
-    if words.get("b", "x")[0] in "aeiou":
-        text = text.replace("a {b}", "an {b}")
-    text = " ".join(text.format(**words).split())
+    text = _filled(pool[int(rng.integers(len(pool)))], words)
     if rng.random() < 0.15:
         text = str(rng.choice(["please {}", "{} please", "{}, please", "could you {}", "can you {}?", "now {}"])).format(text)
     if split == "train" and rng.random() < 0.05:
@@ -145,6 +188,17 @@ def instruction(kind: str, rng: np.random.Generator, split: Split, **words: str)
     if rng.random() < 0.3:
         text = text[0].upper() + text[1:]
     return text + "." if rng.random() < 0.15 and text[-1].isalpha() else text
+
+
+def meant(kind: str, **words: str) -> str:
+    """What an instruction of `kind` means, said in full and always alike."""
+    return _filled(MEANT[kind], words)
+
+
+def _filled(phrase: str, words: dict[str, str]) -> str:
+    if words.get("b", "x")[0] in "aeiou":
+        phrase = phrase.replace("a {b}", "an {b}")
+    return " ".join(phrase.format(**words).split())
 
 
 def _typo(text: str, rng: np.random.Generator) -> str:

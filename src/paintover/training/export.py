@@ -23,7 +23,7 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
     The bundle is made whole beside `out` and then takes its place; a kill between the two leaves both, OUT.part the new
     one and OUT.old the old one. Raises PaintoverError when there is no checkpoint or no sentence encoder.
     """
-    trained = recipe.read(run)
+    trained = recipe.read(run, recipe.Recipe)
     if trained is None or checkpoint.latest(run / "state") is None:
         raise PaintoverError(f"{run} holds no checkpoint; train there first")
     if not (text / "text.json").is_file():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -26,18 +26,20 @@ class Log:
         self._begin()
 
     def _begin(self) -> None:
-        self.clock, self.seen, self.loss = time.perf_counter(), 0, torch.zeros(())
+        self.clock, self.seen, self.sums = time.perf_counter(), 0, dict[str, Tensor]()
 
-    def add(self, step: int, loss: Tensor) -> None:
-        """Notes the loss of the step that made it `step` steps; writes the mean every 50."""
-        self.seen, self.loss = self.seen + 1, self.loss.to(loss.device) + loss.detach()
+    def add(self, step: int, loss: Tensor, parts: Mapping[str, Tensor] | None = None) -> None:
+        """Notes the loss of the step that made it `step` steps, and the parts it has, if any; writes their means every 50."""
+        self.seen += 1
+        for name, value in {"loss": loss, **(parts or {})}.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
         if step % _EVERY:
             return
         rate = self.seen * self.batch / (time.perf_counter() - self.clock)
-        line = {"step": step, "loss": float(self.loss) / self.seen, "samples_per_s": rate}
+        line = {"step": step, **{name: float(total) / self.seen for name, total in self.sums.items()}, "samples_per_s": rate}
         with self.file.open("a") as log:
             log.write(json.dumps(line) + "\n")
-        for name in ("loss", "samples_per_s"):
+        for name in line.keys() - {"step"}:
             self.board.add_scalar(name, line[name], step)
         self.board.flush()
         self._begin()

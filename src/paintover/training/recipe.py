@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,28 +15,21 @@ _OPEN = {"steps", "cooldown", "checkpoint_every"}
 
 Side = Annotated[float, Field(gt=0, le=1)]
 Width = Annotated[int, Field(ge=32, multiple_of=32)]
+R = TypeVar("R", bound="Run")
 
 
-class Recipe(BaseModel):
-    """What determines a run. Stages are runs in folders of their own, each beginning (`init`) where another one is."""
+class Run(BaseModel):
+    """What every run has. Stages are runs in folders of their own, each beginning (`init`) where another one is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, description="of the first weights, the batches and their noise")
-    size: int = Field(64, ge=8, description="pixels on each side")
-    sides: tuple[Side, Side] = Field((0.36, 0.68), description="longer side of the things, from and to, in frames")
-    captions: float = Field(0.11, ge=0, le=1, description="share of captions (text to picture); the rest are edits")
-    plain: float = Field(0.6, ge=0, le=1, description="share of plain grounds among captions that settle their picture")
     batch: int = Field(48, ge=1, description="pictures a step, over all processes")
     lr: float = Field(5e-4, gt=0, description="learning rate of AdamW")
     warmup: int = Field(100, ge=1, description="steps over which the learning rate rises")
     steps: int = Field(6000, ge=1, description="steps in all")
     cooldown: int = Field(1000, ge=0, description="steps at the end over which the learning rate falls to zero")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights, which are the ones exported")
-    blocks: tuple[Width, ...] = Field((128, 256, 256), min_length=2, description="widths of the network's levels")
-    factor: int = Field(8, ge=1, description="side of the pixel blocks that become one latent")
-    prediction: Literal["change", "blend"] = Field("change", description="what the network says of the source: change, blend")
-    sigma_data: float | None = Field(None, gt=0, description="how far off its pictures are told to be (models.denoiser.seen)")
     bf16: bool = Field(False, description="bfloat16 autocast, where it is faster")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     init: str | None = Field(None, description="a run's folder or a bundle to take the weights from at the start")
@@ -46,18 +39,31 @@ class Recipe(BaseModel):
         return self.lr * min(1.0, (step + 1) / self.warmup, (self.steps - step) / max(1, self.cooldown))
 
 
-def read(run: Path) -> Recipe | None:
+class Recipe(Run):
+    """What determines a run of the denoiser's training."""
+
+    size: int = Field(64, ge=8, description="pixels on each side")
+    sides: tuple[Side, Side] = Field((0.36, 0.68), description="longer side of the things, from and to, in frames")
+    captions: float = Field(0.11, ge=0, le=1, description="share of captions (text to picture); the rest are edits")
+    plain: float = Field(0.6, ge=0, le=1, description="share of plain grounds among captions that settle their picture")
+    blocks: tuple[Width, ...] = Field((128, 256, 256), min_length=2, description="widths of the network's levels")
+    factor: int = Field(8, ge=1, description="side of the pixel blocks that become one latent")
+    prediction: Literal["change", "blend"] = Field("change", description="what the network says of the source: change, blend")
+    sigma_data: float | None = Field(None, gt=0, description="how far off its pictures are told to be (models.denoiser.seen)")
+
+
+def read(run: Path, kind: type[R]) -> R | None:
     """The recipe of a run's folder, None where there is none yet. Raises PaintoverError when it is not readable."""
     file = run / "recipe.json"
     if not file.exists():
         return None
     try:
-        return Recipe.model_validate_json(file.read_text(encoding="utf-8"))
+        return kind.model_validate_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise PaintoverError(f"{file} is no recipe: {' '.join(str(error).split())[:200]}") from None
 
 
-def write(run: Path, recipe: Recipe) -> None:
+def write(run: Path, recipe: Run) -> None:
     """Puts the recipe into the run's folder: whole, or not at all."""
     run.mkdir(parents=True, exist_ok=True)
     part = run / f"recipe.json.{os.getpid()}"
@@ -65,23 +71,24 @@ def write(run: Path, recipe: Recipe) -> None:
     part.replace(run / "recipe.json")
 
 
-def settle(run: Path, given: dict[str, Any]) -> Recipe:
+def settle(run: Path, given: dict[str, Any], kind: type[R]) -> R:
     """The recipe of a run that is begun or resumed: its own, with what is `given`, the rest as defaults.
 
     Raises PaintoverError for a value that is out of bounds.
     """
-    before = read(run)
+    before = read(run, kind)
     try:
-        return Recipe.model_validate((before.model_dump() if before else {}) | given)
+        return kind.model_validate((before.model_dump() if before else {}) | given)
     except ValidationError as error:
         first = error.errors()[0]
         raise PaintoverError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg'].lower()}") from None
 
 
-def check_resumes(run: Path, recipe: Recipe) -> None:
+def check_resumes(run: Path, recipe: Run) -> None:
     """Raises PaintoverError if the run has another recipe, but for its length: what it was trained by must stay true."""
-    before = read(run)
-    for name in Recipe.model_fields.keys() - _OPEN if before else ():
+    kind = type(recipe)
+    before = read(run, kind)
+    for name in kind.model_fields.keys() - _OPEN if before else ():
         old, new = getattr(before, name), getattr(recipe, name)
         if old != new:
             raise PaintoverError(

@@ -1,0 +1,113 @@
+"""A bundle's multimodal language model on disk: mgie/, in transformers' layout, with an edit head beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from paintover.errors import ModelError
+from paintover.models.edit_head import EditHead
+from paintover.models.files import STEMS, complete, read_json, weights
+from paintover.models.mllm import Mllm, Wording
+from paintover.models.quiet import quiet
+
+_LARGE = 1_000_000_000  # parameters: from here on a CPU computes in bfloat16, since float32 would need twice the memory
+
+
+def save_mllm(mllm: Mllm, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Writes folder/mgie: language_model/, tokenizer/, edit_head/ and config.json, which says how the model is asked."""
+    part = folder / "mgie"
+    part.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        mllm.model.to(dtype).save_pretrained(part / "language_model")
+        mllm.tokenizer.save_pretrained(part / "tokenizer")
+    (part / "edit_head").mkdir(exist_ok=True)
+    state = {name: tensor.detach().to(dtype).contiguous().cpu() for name, tensor in mllm.head.state_dict().items()}
+    save_file(state, part / "edit_head" / "model.safetensors")
+    config = {
+        "format": 1,
+        "wording": asdict(mllm.wording),
+        "edit_head": mllm.head.config,
+        "mean": mllm.mean_C.tolist(),
+        "std": mllm.std_C.tolist(),
+    }
+    (part / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def load_mllm(folder: Path, _signature: object, device: torch.device, bits: int = 16) -> Mllm:
+    """The multimodal language model of the bundle in `folder`. Kept by what the files looked like.
+
+    It computes in float32 on a CPU while it is small, in bfloat16 there from a billion parameters on, and in float16 on an
+    accelerator. bits: 8 or 4 loads its weights quantised, which needs bitsandbytes. Raises ModelError.
+    """
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+    part = "mgie/language_model"
+    config = read_json(folder, f"{part}/config.json")
+    if config.get("model_type") != "llava" or "auto_map" in config or "quantization_config" in config:
+        raise ModelError(
+            f"{part}/config.json in {folder} describes no plain LLaVA model; import it with `paintover models import`"
+        )
+    _, variant = weights(folder, part, STEMS[part])
+    own = read_json(folder, "mgie/config.json")
+    try:
+        wording = Wording(**{**own["wording"], "image_tokens": tuple(own["wording"]["image_tokens"])})
+        head = EditHead(**own["edit_head"])
+        options: dict[str, Any] = {} if bits == 16 else _quantised(bits)
+        with quiet():
+            model, info = LlavaForConditionalGeneration.from_pretrained(
+                folder / part,
+                config=LlavaConfig.from_dict(config),
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                attn_implementation="sdpa",
+                dtype=_dtype(folder, part, device),
+                **options,
+            )
+            complete(info, part)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "mgie" / "tokenizer", local_files_only=True)
+        files, _ = weights(folder, "mgie/edit_head", STEMS["mgie/edit_head"])
+        head.load_state_dict({name: tensor.float() for file in files for name, tensor in load_file(file).items()})
+        mllm = Mllm(model, tokenizer, head, wording, own["mean"], own["std"])
+    except ModelError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0][:200]
+        raise ModelError(
+            f"the language model of bundle {folder} could not be loaded: {type(error).__name__}: {line}"
+        ) from error
+    if not options:
+        model.to(device)
+    head.to(model.device)
+    for module in mllm.modules:
+        module.eval().requires_grad_(False)
+    return mllm
+
+
+def _dtype(folder: Path, part: str, device: torch.device) -> torch.dtype:
+    if device.type != "cpu":
+        return torch.float16
+    files, _ = weights(folder, part, STEMS[part])
+    return torch.bfloat16 if sum(file.stat().st_size for file in files) > 2 * _LARGE else torch.float32
+
+
+def _quantised(bits: int) -> dict[str, Any]:
+    """How transformers is asked for weights of 4 or 8 bits."""
+    from importlib.util import find_spec
+
+    if bits not in (4, 8):
+        raise ModelError(f"bits is {bits}; expected 16, 8 or 4")
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"loading the language model in {bits} bits needs bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8), "device_map": "auto"}

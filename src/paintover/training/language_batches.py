@@ -1,0 +1,114 @@
+"""Batches that teach a small multimodal language model to look: the batch of a step depends on seed and step alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from paintover.models.mllm import Mllm
+from paintover.models.text import TextEncoder
+from paintover.scenes import ambiguous, edits
+from paintover.scenes.assets import Assets
+from paintover.scenes.looks import LOOKS
+from paintover.scenes.scene import Scene
+from paintover.training.language_recipe import LanguageRecipe
+
+CAPTION = "what is in this image?{image} :"
+EXPLICIT = {"remove": 0.2, "replace": 0.2, "recolour": 0.15, "add": 0.15, "place": 0.05, "nothing": 0.05, "look": 0.2}
+
+
+class LanguageBatches(Dataset[dict[str, Any]]):
+    """Item `step`: `seen` and `unseen`, each None or a dict of what rows with and without a picture are asked and answer.
+
+    pixels_BCHW: as the vision tower takes it (rows with a picture). asked: `models.mllm.Asked`, its tensors by name.
+    patches_BN: the class that covers each patch, 0 for none (rows with a picture). tokens_BLD: the denoiser's own text states
+    of what is meant, and aligned_B: 1 where the row has [IMG] tokens, to which those belong.
+    """
+
+    def __init__(self, root: Path, photos: Path | None, mllm: Mllm, text: TextEncoder, recipe: LanguageRecipe) -> None:
+        self.assets = Assets(root, "train", photos)
+        self.mllm, self.text, self.recipe = mllm, text, recipe
+        self._known: dict[str, Tensor] = {}
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        unseen = round(self.recipe.unseen * self.recipe.batch)
+        rows = [self._row(np.random.default_rng([self.recipe.seed, step, r]), r >= unseen) for r in range(self.recipe.batch)]
+        return {"seen": self._together(rows[unseen:]), "unseen": self._together(rows[:unseen])}
+
+    def _row(self, rng: np.random.Generator, seen: bool) -> dict[str, Any]:
+        if seen and rng.random() < self.recipe.captions:
+            case = edits.make("remove", self.assets, rng, self.recipe.sides)
+            scene = case.before if rng.random() < 0.7 else case.after
+            answer, instruction, prompt = case.caption if scene is case.before else case.target_caption, "", CAPTION
+            assert scene is not None
+            return self._asked(instruction, answer, scene, prompt)
+        if rng.random() < self.recipe.explicit:
+            kind = str(rng.choice(list(EXPLICIT), p=list(EXPLICIT.values())))
+            kind = str(rng.choice(list(LOOKS))) if kind == "look" else kind
+        else:
+            kind = str(rng.choice(ambiguous.AMBIGUOUS, p=_AMBIGUOUS))
+        case = edits.make(kind, self.assets, rng, self.recipe.sides)
+        return self._asked(case.instruction, case.meant, case.before if seen else None, None)
+
+    def _asked(self, instruction: str, answer: str, scene: Scene | None, prompt: str | None) -> dict[str, Any]:
+        pixels = patches = None
+        if scene is not None:
+            rgb_HWC = np.rint(scene.render(self.mllm.size) * 255).astype(np.uint8)
+            pixels, patches = self.mllm.see(rgb_HWC), torch.from_numpy(self._patches(scene))
+        question = self.mllm.question(instruction, scene is not None, prompt)
+        return {"question": question, "answer": answer, "pixels": pixels, "patches": patches, "tokens": prompt is None}
+
+    def _patches(self, scene: Scene) -> NDArray[np.int64]:
+        side = round(self.mllm.patches**0.5)
+        centre = (np.arange(side) + 0.5) / side
+        classes = np.zeros((side, side), np.int64)
+        for thing in scene.objects:
+            left, top, right, bottom = thing.box()
+            inside = ((left < centre) & (centre < right))[None, :] & ((top < centre) & (centre < bottom))[:, None]
+            classes[inside] = self.assets.classes.index(thing.cls) + 1
+        return classes.reshape(-1)
+
+    def _together(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        if not rows:
+            return None
+        rows = sorted(rows, key=lambda row: not row["tokens"])  # those with [IMG] tokens first
+        asked = [
+            self.mllm.asked([r["question"] for r in part], [r["answer"] for r in part], tokens)
+            for tokens in (True, False)
+            if (part := [r for r in rows if r["tokens"] == tokens])
+        ]
+        length = -(-max(a.ids_BL.shape[1] for a in asked) // _LENGTHS) * _LENGTHS
+        joined = {
+            name: torch.cat([_longer(getattr(a, name), length, pad) for a in asked])
+            for name, pad in (("ids_BL", self.mllm._pad), ("mask_BL", 0), ("labels_BL", -100))
+        }
+        told = [r for r in rows if r["tokens"]]
+        return {
+            **joined,
+            "images_BN": torch.cat([a.images_BN for a in asked]),
+            "aligned_B": torch.tensor([float(r["tokens"]) for r in rows]),
+            "tokens_BLD": torch.stack([self._states(r["answer"]) for r in told]) if told else None,
+            "pixels_BCHW": torch.stack([r["pixels"] for r in rows]) if rows[0]["pixels"] is not None else None,
+            "patches_BN": torch.stack([r["patches"] for r in rows]) if rows[0]["pixels"] is not None else None,
+        }
+
+    def _states(self, text: str) -> Tensor:
+        if text not in self._known:
+            length: int = self.mllm.head.config["queries"]
+            self._known[text] = self.text.encode([text])[0][0, :length]
+        return self._known[text]
+
+
+_LENGTHS = 16  # rows are as long as a multiple of this: kernels are prepared anew for each length that they meet
+_AMBIGUOUS = np.array([3.0 if kind == "which" else 0.5 if kind == "later" else 1.0 for kind in ambiguous.AMBIGUOUS])
+_AMBIGUOUS /= _AMBIGUOUS.sum()
+
+
+def _longer(rows_BL: Tensor, length: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(rows_BL, (0, length - rows_BL.shape[1]), value=value)
