@@ -166,11 +166,6 @@ class Mllm:
         """tokens_BLD for the denoiser; of zeros: the null condition."""
         return self.head(hidden_BND, self.embeddings_ND)
 
-    @property
-    def nothing_BND(self) -> Tensor:
-        """What the head makes the null condition of, B = 1."""
-        return torch.zeros_like(self.embeddings_ND)[None]
-
     @torch.no_grad()
     def answer(
         self, instructions: Sequence[str], pictures: Sequence[Pixels | None], given: Sequence[str | None] | None = None
