@@ -209,7 +209,7 @@ class Mllm:
         out = self.model.generate(
             input_ids=ids_BL,
             attention_mask=mask_BL,
-            pixel_values=torch.stack(views).to(self.device) if views else None,
+            **({"pixel_values": torch.stack(views).to(self.device)} if views else {}),
             do_sample=False,
             num_beams=1,
             max_new_tokens=MOST_TOKENS,
