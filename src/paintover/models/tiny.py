@@ -12,8 +12,9 @@ from paintover.errors import ModelError
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.quiet import quiet
 
-Kind = Literal["instruct", "text-to-image", "builtin", "flow", "cascade"]
+Kind = Literal["instruct", "text-to-image", "builtin", "flow", "cascade", "mgie", "mgie-builtin"]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
+_WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_PRINTABLE, *(f"##{char}" for char in _PRINTABLE)]
 
 
 def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
@@ -24,7 +25,8 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
     model in small: a sentence encoder, pixel-unshuffle latents, a UNet that predicts the change and can do both. "flow" is
     Stable Diffusion 3 in small (rectified flow, 16 channels, two CLIPs and a T5): StableDiffusion3Pipeline loads it. "cascade"
     is DeepFloyd IF in small (pixels of 8 x 8 and then of 32 x 32, T5): IFPipeline loads it, and IFSuperResolutionPipeline
-    its upscaler/. Raises ModelError for another kind.
+    its upscaler/. "mgie" and "mgie-builtin" are "instruct" and "builtin" with a multimodal language model beside them (LLaVA in
+    small, 32 x 32 pixels, one token a letter) and an edit head. Raises ModelError for another kind.
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind {kind!r} of tiny bundle; use one of {', '.join(get_args(Kind))}")
@@ -34,6 +36,12 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
         torch.manual_seed(seed)
         if kind == "builtin":
             _builtin(folder)
+        elif kind == "mgie-builtin":
+            _builtin(folder)
+            _mgie(folder, queries=16)
+        elif kind == "mgie":
+            _stable_diffusion(folder, "instruct")
+            _mgie(folder, queries=77)
         elif kind == "flow":
             _stable_diffusion_3(folder)
         elif kind == "cascade":
@@ -199,8 +207,74 @@ def _t5(folder: Path, number: str, width: int, words: str = "") -> None:
     T5EncoderModel(config).save_pretrained(folder / f"text_encoder{number}")
 
 
-def _builtin(folder: Path) -> None:
+def _mgie(folder: Path, queries: int) -> None:
+    from tokenizers import decoders
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        PreTrainedTokenizerFast,
+    )
+
+    from paintover.models.edit_head import EditHead
+    from paintover.models.mllm import Mllm, Wording
+    from paintover.models.mllm_file import save_mllm
+
+    size, patch = 32, 8
+    images = tuple(f"[IMG{i}]" for i in range(4))
+    letters = _letters()
+    letters.decoder = decoders.WordPiece()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters, bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
+    )
+    tokenizer.add_tokens(["<im_patch>", "<im_start>", "<im_end>", *images], special_tokens=True)
+    language = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.3,  # large enough for the answer to depend on what is asked and shown
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vision = CLIPVisionConfig(
+        image_size=size,
+        patch_size=patch,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=language,
+        image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
+        image_seq_length=(size // patch) ** 2,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    model: Any = LlavaForConditionalGeneration(config)
+    head = EditHead(32, hidden=32, queries=queries, out=32, layers=1, heads=4, feedforward=64)
+    wording = Wording("what will this image be like if '{instruction}'{image} :", images)
+    save_mllm(Mllm(model, tokenizer, head, wording, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), folder, torch.float32)
+
+
+def _letters() -> Any:
+    """A tokenizer with one piece for each printable character."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece(vocab={piece: i for i, piece in enumerate(_WORD_PIECES)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+def _builtin(folder: Path) -> None:
     from transformers.models.bert.configuration_bert import BertConfig
     from transformers.models.bert.modeling_bert import BertModel
 
@@ -214,15 +288,10 @@ def _builtin(folder: Path) -> None:
         projection_class_embeddings_input_dim=32,
     )
     PixelUnshuffleCodec(factor=8, scale=2.0).save(folder / "codec")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_PRINTABLE, *(f"##{char}" for char in _PRINTABLE)]
-    tokenizer = Tokenizer(models.WordPiece(vocab={piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     (folder / "tokenizer").mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    _letters().save(str(folder / "tokenizer" / "tokenizer.json"))
     config = BertConfig(
-        vocab_size=len(pieces),
+        vocab_size=len(_WORD_PIECES),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
