@@ -33,7 +33,12 @@ class EditHead(nn.Module):
         }  # fmt: skip
         self.llm2hid = nn.Linear(width, hidden)
         self.query = nn.Parameter(torch.randn(1, queries, hidden))
-        self.mapper = nn.Transformer(hidden, heads, layers, layers, feedforward, dropout=0.0, batch_first=True, norm_first=True)
+        # The encoder is made here, as nn.Transformer would, because that one warns of a path that pre-norm layers cannot take.
+        layer = nn.TransformerEncoderLayer(hidden, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True)
+        encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(hidden), enable_nested_tensor=False)
+        self.mapper = nn.Transformer(
+            hidden, heads, layers, layers, feedforward, 0.0, custom_encoder=encoder, batch_first=True, norm_first=True
+        )
         self.hid2feat = nn.Linear(hidden, out)
 
     def forward(self, hidden_BND: Tensor, embeddings_ND: Tensor) -> Tensor:
