@@ -17,6 +17,7 @@ from paintover.scenes.looks import LOOKS
 from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene
 
 TOLD = {"a": "orange", "b": "apple", "c": "red", "w": "on the left", "p": "a beach"}
+SPOKEN = [kind for kind in (*KINDS, *AMBIGUOUS) if kind != "which"]  # which speaks as remove, replace and recolour do
 DRESS = re.compile(r"^(please|could you|can you|now) |,? please$|\?$|\.$")
 
 
@@ -37,10 +38,10 @@ def _formatted(phrase):
 
 
 def test_every_kind_has_words():
-    assert set(words.PHRASES) == {*KINDS, *AMBIGUOUS} - {"which"}  # which speaks as remove, replace and recolour do
+    assert set(words.PHRASES) == set(SPOKEN)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SPOKEN)
 def test_every_phrasing_can_be_said(kind):
     for phrase in words.PHRASES[kind]:
         assert not re.search(r"[{}]", phrase.format(**TOLD))
@@ -48,7 +49,7 @@ def test_every_phrasing_can_be_said(kind):
     assert len({phrase.lower() for phrase in words.PHRASES[kind]}) == len(words.PHRASES[kind])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SPOKEN)
 def test_held_out_phrasings_are_never_said_in_training(kind):
     training = {_formatted(p) for p in words.PHRASES[kind][: -words.HELD_OUT]}
     held_out = {_formatted(p) for p in words.PHRASES[kind][-words.HELD_OUT :]}
@@ -69,6 +70,21 @@ def test_articles(noun, said):
     texts = [words.instruction("replace", np.random.default_rng(n), "held_out", a="pear", b=noun) for n in range(20)]
     assert any(said in text.lower() for text in texts)
     assert not any(f"{'a' if said.startswith('an') else 'an'} {noun}" in text.lower() for text in texts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_meant_is_said_as_training_says_it(kind):
+    """The denoiser's own text encoder is told it where the edit head is left out."""
+    assert words.MEANT[kind] in words.PHRASES[kind][: -words.HELD_OUT]
+    assert words.meant(kind, **TOLD) == words.MEANT[kind].replace("a {b}", "an {b}").format(**TOLD)
+
+
+def test_meanings():
+    assert words.meant("replace", a="cow", b="orange") == "replace the cow with an orange"
+    assert words.meant("add", b="cow", w="at the top") == "add a cow at the top"
+    assert words.meant("recolour", a="apple", c="red") == "paint the apple red"
+    assert words.meant("place", p="plain blue") == "change the background to plain blue"
+    assert len({words.meant(kind, **TOLD) for kind in KINDS}) == len(KINDS)
 
 
 APPLE, COW = (Stamp(cls, cls, Image.new("RGBa", (8, 8))) for cls in ("apple", "cow"))

@@ -181,7 +181,7 @@ def _of(scene: Scene, classes: tuple[str, ...]) -> list[int]:
 
 
 def _free_side(scene: Scene) -> str | None:
-    """The side of the frame that no thing reaches into."""
+    """The half of the frame that no thing stands in, or reaches far into."""
     if all(o.x > 0.5 + 0.3 * o.side for o in scene.objects):
         return "on the left"
     return "on the right" if all(o.x < 0.5 - 0.3 * o.side for o in scene.objects) else None
