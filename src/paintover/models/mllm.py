@@ -43,12 +43,14 @@ class Answer:
     """What the language model made of an instruction.
 
     text: the expressive instruction. hidden_ND: the last hidden states at the positions that predict [IMG0], [IMG1], ...
-    forced: it did not say its [IMG] tokens itself; they were appended.
+    forced: it did not say its [IMG] tokens itself; they were appended. cut: what it was asked, or given, has more tokens than
+    it reads, and its end was left out.
     """
 
     text: str
     hidden_ND: Tensor
     forced: bool
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +69,8 @@ class Asked:
 class Mllm:
     """LLaVA's layout (a vision tower, a projector W, a language model) with N [IMG] tokens in its vocabulary, and the head.
 
-    mean, std: of the vision tower's input, for R, G and B in 0..1. Token ids are looked up by name.
-    Raises ModelError where the tokenizer lacks a token that `wording` names.
+    mean, std: of the vision tower's input, for R, G and B in 0..1. Token ids are looked up by name. length: how many tokens the
+    language model reads, its answer included. Raises ModelError where tokenizer and model do not go together.
     """
 
     def __init__(
@@ -80,15 +82,27 @@ class Mllm:
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
+        from transformers import GenerationConfig
+
         self.model, self.tokenizer, self.head, self.wording = model, tokenizer, head, wording
+        model.generation_config = GenerationConfig()  # a model's own may ask for chance, penalties and other limits
         self.mean_C, self.std_C = torch.tensor(mean), torch.tensor(std)
         vision = model.config.vision_config
         self.size: int = vision.image_size  # pixels
         self.patches: int = (vision.image_size // vision.patch_size) ** 2
+        self.length: int = model.config.text_config.max_position_embeddings
         vocabulary = tokenizer.get_vocab()
         for token in (*wording.image_tokens, wording.patch, wording.start, wording.end):
             if token not in vocabulary:
                 raise ModelError(f"the language model's tokenizer has no {token}; it was made for another model")
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the language model's tokenizer has no token for the end of a text; it was made for another model")
+        rows = model.get_input_embeddings().num_embeddings
+        if max(vocabulary.values()) >= rows:
+            raise ModelError(
+                f"the language model's tokenizer has {max(vocabulary.values()) + 1} tokens, the model {rows}; it was made for "
+                "another model"
+            )
         self.image_ids: list[int] = [vocabulary[token] for token in wording.image_tokens]
         if vocabulary[wording.patch] != model.config.image_token_id:
             raise ModelError(
@@ -106,7 +120,7 @@ class Mllm:
 
     def see(self, rgb_HWC: Pixels) -> Tensor:
         """A picture as the vision tower's input, pixels_CHW: all of it, in the middle of a square of the mean colour."""
-        image = Image.fromarray(rgb_HWC)
+        image = Image.fromarray(rgb_HWC).convert("RGB")
         scale = self.size / max(image.size)
         fitted = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
@@ -136,7 +150,7 @@ class Mllm:
             labels.append([-100] * len(question) + told)
             first = len(question) + len(said) - 1
             images.append(list(range(first, first + len(self.image_ids))) if tokens else [0] * len(self.image_ids))
-        ids_BL = _padded(rows, self._pad)
+        ids_BL = _padded(rows, self.pad)
         mask_BL = _padded([[1] * len(row) for row in rows], 0)
         return Asked(ids_BL, mask_BL, _padded(labels, -100), torch.tensor(images))
 
@@ -163,8 +177,9 @@ class Mllm:
         return self.model.get_input_embeddings().weight[self.image_ids]
 
     def guide(self, hidden_BND: Tensor) -> Tensor:
-        """tokens_BLD for the denoiser; of zeros: the null condition."""
-        return self.head(hidden_BND, self.embeddings_ND)
+        """tokens_BLD for the denoiser, in the edit head's precision; of zeros: the null condition."""
+        weight = self.head.llm2hid.weight
+        return self.head(hidden_BND.to(weight.dtype), self.embeddings_ND.to(weight.dtype))
 
     @torch.no_grad()
     def answer(
@@ -174,37 +189,70 @@ class Mllm:
 
         Greedy, at most MOST_TOKENS tokens, no three of them twice. given: expressive instructions that are already known;
         where there is one, nothing is generated. Missing [IMG] tokens are appended and the states computed in one more pass.
+        Special tokens in the words are no words. Raises ModelError where the question alone is longer than the model reads.
         """
         given = given or [None] * len(instructions)
         shown = [None if picture is None else self.see(picture) for picture in pictures]
-        questions = [self.question(words, view is not None) for words, view in zip(instructions, shown, strict=True)]
+        questions, texts, cuts = [], [], []
+        for words, view, text in zip(instructions, shown, given, strict=True):
+            question, cut = self._fitting(words, view is not None)
+            fitted = None if text is None else self._beside(question, text)
+            questions.append(question)
+            texts.append(fitted)
+            cuts.append(cut or fitted != (None if text is None else self._words(text)))
         answers: dict[int, Answer] = {}
-        texts = {i: text for i, text in enumerate(given) if text is not None}
-        open_ = [i for i in range(len(questions)) if i not in texts]
-        forced = set()
+        open_ = [i for i, text in enumerate(texts) if text is None]
         if open_:
             views = [view for i in open_ if (view := shown[i]) is not None]
             for i, (text, hidden_ND) in zip(open_, self._generate([questions[i] for i in open_], views), strict=True):
                 texts[i] = text
-                if hidden_ND is None:
-                    forced.add(i)
-                else:
-                    answers[i] = Answer(text, hidden_ND, False)
+                if hidden_ND is not None:
+                    answers[i] = Answer(text, hidden_ND.float(), False, cuts[i])
         left = [i for i in range(len(questions)) if i not in answers]
         if left:
-            asked = self.asked([questions[i] for i in left], [texts[i] for i in left])
+            asked = self.asked([questions[i] for i in left], [self._beside(questions[i], texts[i] or "") for i in left])
             views = [view for i in left if (view := shown[i]) is not None]
             states_BLD = self.hidden(asked, self.look(torch.stack(views)) if views else None)
             for i, hidden_ND in zip(left, self.at_images(states_BLD, asked), strict=True):
-                answers[i] = Answer(texts[i], hidden_ND, i in forced)
+                said = given[i]
+                answers[i] = Answer((texts[i] or "") if said is None else said, hidden_ND.float(), said is None, cuts[i])
         return [answers[i] for i in range(len(questions))]
+
+    def _fitting(self, words: str, shown: bool) -> tuple[list[int], bool]:
+        """The question with as many of the words as leave the model room to answer, and whether that cut some off."""
+        words, most = self._words(words), self.length - MOST_TOKENS
+        question, cut = self.question(words, shown), False
+        while len(question) > most:
+            if not words:
+                raise ModelError(
+                    f"the language model reads {self.length} tokens; its own question takes {len(question)} of them and the "
+                    f"answer {MOST_TOKENS}"
+                )
+            words, cut = self._start(words, len(self._ids(words)) - (len(question) - most)), True
+            question = self.question(words, shown)
+        return question, cut
+
+    def _beside(self, question: list[int], answer: str) -> str:
+        """As much of an answer as the model reads after the question, with its [IMG] tokens and the end behind it."""
+        answer, room = self._words(answer), self.length - len(question) - len(self.image_ids) - 1
+        return answer if len(self._ids(answer)) <= room else self._start(answer, room)
+
+    def _start(self, text: str, tokens: int) -> str:
+        """The beginning of a text, of so many tokens at most."""
+        ends = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return text[: ends[tokens - 1][1]] if 0 < tokens < len(ends) else "" if tokens <= 0 else text
+
+    def _words(self, text: str) -> str:
+        """The text without the names of special tokens: who writes <im_patch> shows no picture by that."""
+        names = {*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens}
+        return re.sub("|".join(map(re.escape, sorted(names, key=len, reverse=True))), " ", text)
 
     def _generate(self, questions: list[list[int]], views: list[Tensor]) -> list[tuple[str, Tensor | None]]:
         """For each question the words that are answered, and the states that predict its [IMG] tokens, if it says all."""
         from transformers import LogitsProcessorList
 
         longest = max(map(len, questions))
-        ids_BL = torch.tensor([[self._pad] * (longest - len(q)) + q for q in questions], device=self.device)
+        ids_BL = torch.tensor([[self.pad] * (longest - len(q)) + q for q in questions], device=self.device)
         mask_BL = torch.tensor([[0] * (longest - len(q)) + [1] * len(q) for q in questions], device=self.device)
         out = self.model.generate(
             input_ids=ids_BL,
@@ -214,7 +262,7 @@ class Mllm:
             num_beams=1,
             max_new_tokens=MOST_TOKENS,
             eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self._pad,
+            pad_token_id=self.pad,
             logits_processor=LogitsProcessorList([NoThreeTwice(longest)]),
             return_dict_in_generate=True,
             output_hidden_states=True,
@@ -231,7 +279,7 @@ class Mllm:
         return said
 
     @property
-    def _pad(self) -> int:
+    def pad(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 

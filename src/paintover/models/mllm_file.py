@@ -25,7 +25,9 @@ def save_mllm(mllm: Mllm, folder: Path, dtype: torch.dtype = torch.float16) -> N
     part = folder / "mgie"
     part.mkdir(parents=True, exist_ok=True)
     with quiet():
-        mllm.model.to(dtype).save_pretrained(part / "language_model")
+        # Not `model.to(dtype)`, which would change the one that is saved.
+        state = {name: tensor.detach().to(dtype) for name, tensor in mllm.model.state_dict().items()}
+        mllm.model.save_pretrained(part / "language_model", state_dict=state)
         mllm.tokenizer.save_pretrained(part / "tokenizer")
     (part / "edit_head").mkdir(exist_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous().cpu() for name, tensor in mllm.head.state_dict().items()}
@@ -60,7 +62,7 @@ def load_mllm(folder: Path, _signature: object, device: torch.device, bits: int 
     try:
         wording = Wording(**{**own["wording"], "image_tokens": tuple(own["wording"]["image_tokens"])})
         head = EditHead(**own["edit_head"])
-        options: dict[str, Any] = {} if bits == 16 else _quantised(bits)
+        options: dict[str, Any] = {} if bits == 16 else {**_quantised(bits), "device_map": {"": str(device)}}
         with quiet():
             model, info = LlavaForConditionalGeneration.from_pretrained(
                 folder / part,
@@ -110,4 +112,4 @@ def _quantised(bits: int) -> dict[str, Any]:
         raise ModelError(f"loading the language model in {bits} bits needs bitsandbytes: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig
 
-    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8), "device_map": "auto"}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)}
