@@ -24,7 +24,7 @@ def tiny_bundle(tmp_path_factory) -> Path:
     """The built-in model in small, with random weights: it can do everything, in 64 x 64 pixels."""
     from paintover.models.tiny import tiny
 
-    return tiny(tmp_path_factory.mktemp("tiny"), "builtin")
+    return tiny(tmp_path_factory.mktemp("tiny"), "mgie-builtin")
 
 
 @pytest.fixture(scope="session")

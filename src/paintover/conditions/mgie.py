@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from paintover.models.denoiser import Denoiser
+from paintover.models.flow import FlowDenoiser
 from paintover.models.mllm import Mllm
 
 
@@ -16,11 +19,27 @@ def told(mllm: Mllm, denoiser: Denoiser, hidden_BND: Tensor) -> tuple[Tensor, Te
     hidden_BND: the states that predict the [IMG] tokens; zeros for the null condition, the same for every picture and text.
     """
     tokens_BLD = mllm.guide(hidden_BND).float()
+    return tokens_BLD, pooled(denoiser, tokens_BLD)
+
+
+def pooled(denoiser: Denoiser | FlowDenoiser, tokens_BLD: Tensor) -> Tensor | None:
+    """The vector of the whole, pooled_BD, that `told` tells beside U; None for a denoiser that takes none."""
     if denoiser.pooled_width is None:
-        return tokens_BLD, None
-    return tokens_BLD, functional.normalize(tokens_BLD.mean(dim=1), dim=-1) * tokens_BLD.shape[-1] ** 0.5
+        return None
+    return functional.normalize(tokens_BLD.mean(dim=1), dim=-1) * tokens_BLD.shape[-1] ** 0.5
 
 
 def nothing(mllm: Mllm, rows: int = 1) -> Tensor:
     """hidden_BND of the null condition."""
     return torch.zeros(rows, *mllm.embeddings_ND.shape, device=mllm.device)
+
+
+_null: WeakKeyDictionary[Mllm, Tensor] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def null(mllm: Mllm) -> Tensor:
+    """U of the null condition, T(0 + e_[IMG]), tokens_BLD with B = 1: once for a model that learns nothing any more."""
+    if mllm not in _null:
+        _null[mllm] = mllm.guide(nothing(mllm)).float()
+    return _null[mllm]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from paintover.path.flow import FlowSchedule
     from paintover.path.predict import Path, Preparation
     from paintover.path.schedule import Schedule, Step
+    from paintover.picture.open import Picture
     from paintover.request import EditRequest
 
 K = TypeVar("K", bound=Knobs)
@@ -38,6 +40,8 @@ class Context(Generic[K]):
     examples: latents_BCHW (B = 1) of several pictures that a preparation learns from; () where it is the source alone.
     unfinished: a file where a long preparation may leave its state, to be taken up again if it is interrupted.
     remarks: what a path has to tell about what it found: it goes with the record, as `Editor.notes` do.
+    picture: what was opened, at its own size; None when the picture is made from words alone.
+    derived: what an editor worked out; it goes into the record. seconds: what that took, by name, likewise.
     """
 
     bundle: Bundle
@@ -51,6 +55,9 @@ class Context(Generic[K]):
     unfinished: File | None = None
     large_BCHW: Tensor | None = None
     remarks: list[str] = field(default_factory=list)
+    picture: Picture | None = None
+    derived: dict[str, JsonValue] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def schedule(self) -> Schedule | FlowSchedule:
@@ -163,6 +170,10 @@ class Editor(ABC, Generic[K]):
         """A path to what depends on the picture alone (inversion, tuning): named tensors, kept between edits."""
         yield from ()
         return {}
+
+    def prepare_together(self, contexts: Sequence[Context[K]]) -> list[dict[str, Tensor]] | None:
+        """What `prepare` makes of each, made at once, where that is quicker (contexts of one bundle). None: one by one."""
+        return None
 
     @abstractmethod
     def path(self, context: Context[K], prepared: dict[str, Tensor]) -> Path:

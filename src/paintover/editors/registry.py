@@ -15,11 +15,13 @@ from paintover.editors.imagine import Imagine
 from paintover.editors.instruct import Instruct
 from paintover.editors.invert import Invert
 from paintover.editors.ledits import LEdits
+from paintover.editors.lgie import LGIE
 from paintover.editors.masactrl import MasaCtrl
 from paintover.editors.mdp_condition import MDPCondition
 from paintover.editors.mdp_guidance import MDPGuidance
 from paintover.editors.mdp_latent import MDPLatent
 from paintover.editors.mdp_noise import MDPNoise
+from paintover.editors.mgie import MGIE
 from paintover.editors.plug_and_play import PlugAndPlay
 from paintover.editors.prompt_to_prompt import PromptToPrompt
 from paintover.editors.rf_inversion import RFInversion
@@ -31,6 +33,8 @@ from paintover.errors import RequestError
 
 _ALL: tuple[Editor[Any], ...] = (
     Instruct(),
+    MGIE(),
+    LGIE(),
     SDEdit(),
     MDPNoise(),
     MDPCondition(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,25 +95,42 @@ def _prepare(ways: dict[int, _Way], cache: PrepareCache, outcomes: Outcomes) -> 
             prepared[key] = found
         else:
             wanted.setdefault(key, []).append(n)
+    waiting = {key: _Waiting({n: ways[n].order for n in numbers}) for key, numbers in wanted.items()}
+    at_once = _at_once({key: ways[numbers[0]].work for key, numbers in wanted.items() if not waiting[key].nobody()})
     jobs: dict[str, Job] = {}
-    waiting: dict[str, _Waiting] = {}
-    for key, numbers in wanted.items():
-        first, who = ways[numbers[0]], _Waiting({n: ways[n].order for n in numbers})
-        jobs[key], waiting[key] = first.engine.add(first.work.preparation(), who.tell, who.nobody), who
+    for key, who in waiting.items():
+        if key not in at_once:
+            first = ways[wanted[key][0]]
+            jobs[key] = first.engine.add(first.work.preparation(), who.tell, who.nobody)
     for engine in {id(way.engine): way.engine for way in ways.values()}.values():
         engine.run()
-    for key, job in jobs.items():
-        who = waiting[key]
+    for key, who in waiting.items():
         first = ways[next((n for n in who.orders if n not in who.failed), wanted[key][0])]
-        first.spent = job.rows
         with _failing(outcomes, *who.orders):
-            prepared[key] = cache.keep(key, first.engine.result(job))
+            if key in jobs:
+                first.spent = jobs[key].rows
+            prepared[key] = cache.keep(key, at_once[key] if key in at_once else first.engine.result(jobs[key]))
             if not cache.takes(prepared[key]):
                 told = _too_large(size(prepared[key]), cache.max_bytes)
                 for n in who.orders:
                     ways[n].work = replace(ways[n].work, notes=(*ways[n].work.notes, told))
         outcomes.update(who.failed)
     return prepared
+
+
+def _at_once(works: dict[str, Work]) -> dict[str, dict[str, Tensor]]:
+    """What editors prepare at once for several, by key. What fails there is left to be prepared, and to fail, one by one."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for key, work in works.items():
+        groups.setdefault((work.checked.editor.name, work.context.bundle.fingerprint), []).append(key)
+    made: dict[str, dict[str, Tensor]] = {}
+    for keys in groups.values():
+        if len(keys) > 1:
+            editor, contexts = works[keys[0]].checked.editor, [works[key].context for key in keys]
+            with contextlib.suppress(Exception):
+                found = editor.prepare_together(contexts)
+                made |= {} if found is None else zip(keys, found, strict=True)
+    return made
 
 
 def _too_large(made: int, limit: int) -> str:

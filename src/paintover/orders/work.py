@@ -94,7 +94,7 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     height, width = (side // codec.factor for side in geometry.padded_HW)
     shape = (1, codec.channels, height, width)
     mask_HW = None if checked.mask_HW is None else _on_grid(checked.mask_HW, geometry, codec.factor).to(bundle.denoiser.device)
-    context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW)
+    context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW, picture=picture)
     editor.check(context)
     about: dict[str, Any] = {
         "code": code(),  # other code may prepare the same thing differently
@@ -176,11 +176,13 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
     record["evaluations"] = evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
     seen = picture.warnings if picture is not None else ()
+    record |= work.context.derived
     record["warnings"] = [*seen, *work.notes, *work.checked.editor.notes(work.context)]
     record["seconds"] = {
         "prepare": round(prepared - work.began, 3),
         "walk": round(walked - prepared, 3),
         "close": round(time.perf_counter() - walked, 3),
+        **{name: round(seconds, 3) for name, seconds in work.context.seconds.items()},  # of them, within "prepare"
     }
     shown = {name: _shown(work, tensor) for name, tensor in work.context.shown.items()}
     result = EditResult(rgb_HWC, alpha_HW, request, record, shown=shown)
