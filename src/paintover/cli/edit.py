@@ -32,6 +32,7 @@ from paintover.cli.shared import (
     print_json,
     progress,
     tell,
+    understood,
     with_knobs,
 )
 from paintover.cli.tuning import notes_of, telling
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 
 _WORDS = (
-    'For instruct: what should change, "make it look like dusk". For most editors: a caption of the result, "a meadow at dusk" '
-    "(`paintover editors` says which)."
+    'For instruct, mgie and lgie: what should change, "make it look like dusk". For most editors: a caption of the result, '
+    '"a meadow at dusk" (`paintover editors` says which).'
 )
 
 
@@ -171,6 +172,7 @@ def redo(
             device=device,
             on_step=on_step,
         )
+    understood(redone.result.record)
     if as_json:
         found = {"identical": redone.identical, "largest_difference": redone.largest_difference}
         same = {"same_source": redone.same_source, "same_mask": redone.same_mask, "same_model": redone.same_model}
@@ -239,7 +241,8 @@ def batch(
     from paintover.orders.batch import batch as run
 
     def on_line(line: Line) -> None:
-        tell(f"line {line.line}: {line.status} {line.error or line.out}")
+        said = (line.record or {}).get("expressive")
+        tell(f"line {line.line}: {line.status} {line.error or line.out}{f' (understood: {said})' if said else ''}")
 
     limits = limits_of(max_pixels, max_bytes, max_frames)
     report = run(jobs, out, together=together, force=force, limits=limits, device=device, on_line=on_line)
@@ -265,6 +268,7 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
     else:
         with progress("editing" if request.picture or order.picture is not None else "imagining") as on_step:
             result = edit_one(replace(order, on_step=on_step), device=device)
+    understood(result.record)
     for warning in result.record["warnings"]:
         tell(f"paintover: note: {warning}")
     if order.show and not result.files:

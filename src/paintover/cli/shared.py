@@ -152,6 +152,13 @@ def tell(message: str) -> None:
     print(plain(" ".join(message.split())), file=sys.stderr)
 
 
+def understood(*records: dict[str, Any] | None) -> None:
+    """Tells what a language model took the instruction to mean, once for all edits that it took alike."""
+    said = [str(record["expressive"]) for record in records if record and record.get("expressive")]
+    for text in dict.fromkeys(said):
+        tell(f"understood: {text}")
+
+
 class MissingParameter(typer.BadParameter):
     """An argument that is lacking where it may be left out otherwise."""
 

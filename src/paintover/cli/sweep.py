@@ -23,6 +23,7 @@ from paintover.cli.shared import (
     limits_of,
     print_json,
     tell,
+    understood,
     with_knobs,
 )
 from paintover.errors import RequestError
@@ -91,6 +92,7 @@ def sweep(
             **knobs,
         )
     cells = [cell for row in found.cells for cell in row]
+    understood(*(cell.record for cell in cells))
     for note in dict.fromkeys(note for cell in cells if cell.record for note in cell.record["warnings"]):
         tell(f"paintover: note: {note}")
     if not as_json:
