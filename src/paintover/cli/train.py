@@ -12,64 +12,93 @@ import typer
 
 from paintover.cli.shared import Photos, World, app
 from paintover.errors import RequestError
-from paintover.training.recipe import Recipe, settle
+from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.recipe import Recipe, Run, settle
 
 group = typer.Typer(no_args_is_help=True, help=r"Train the built-in model (needs: pip install 'paintover\[train]').")
 app.add_typer(group, name="train")
 
 Text = Annotated[Path, typer.Option(help="The sentence encoder that `train text` made.")]
+RunFolder = Annotated[Path, typer.Option("--out", "-o", help="The run's folder; what is there already is resumed.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that make the batches.")]
 
 
-def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command one flag for each field of the Recipe; it receives those that were used as `given`."""
+def with_recipe(kind: type[Run]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one flag for each field of a recipe; it receives those that were used as `given`."""
+    several = {name for name, field in kind.model_fields.items() if "tuple" in str(field.annotation)}
     flags = []
-    for name, field in Recipe.model_fields.items():
-        default = field.default if not isinstance(field.default, tuple) else ",".join(map(str, field.default))
+    for name, field in kind.model_fields.items():
+        default = ",".join(map(str, field.default)) if name in several else field.default
         told = f"{field.description} (default {default})" if default is not None else field.description
-        kind, metavar = (
-            (bool, None) if isinstance(default, bool) else (str, "A,B,..." if "tuple" in str(field.annotation) else "VALUE")
-        )
+        metavar = None if isinstance(default, bool) else "A,B,..." if name in several else "VALUE"
         option = typer.Option(rich_help_panel="Recipe (kept in the run's folder)", help=told, metavar=metavar)
+        value = bool if isinstance(default, bool) else str
         flags.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value | None, option])
         )
 
-    def run(**said: Any) -> None:
-        given = {name: said.pop(name) for name in Recipe.model_fields}
-        command(**said, given={name: value for name, value in given.items() if value is not None})
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**said: Any) -> None:
+            given = {name: value for name in kind.model_fields if (value := said.pop(name)) is not None}
+            command(**said, given={name: value.split(",") if name in several else value for name, value in given.items()})
 
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
-    run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    return run
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
+        run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
 
 
 @group.command()
-@with_recipe
+@with_recipe(Recipe)
 def scenes(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; what is there already is resumed.")],
+    out: RunFolder,
     text: Text = Path("text"),
     world: World = Path("world"),
     photos: Photos = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make the batches.")] = 1,
+    workers: Workers = 1,
     given: dict[str, Any],
 ) -> None:
     """Train the denoiser on the built-in world. Stop it at any moment; the same command goes on.
 
     On several devices: accelerate launch -m paintover train scenes ...
     """
-    recipe = settle(
-        out, {name: value.split(",") if name in ("sides", "blocks") else value for name, value in given.items()}, Recipe
-    )
+    recipe = settle(out, given, Recipe)
     _needs("accelerate", "tensorboard")
     from paintover.training.denoiser import train
     from paintover.training.text import load
 
     encoder = load(text)
-    print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
+    _begins(out)
     print(train(out, recipe, world, photos, encoder, workers=workers))
+
+
+@group.command()
+@with_recipe(LanguageRecipe)
+def language(
+    *,
+    out: RunFolder,
+    text: Text = Path("text"),
+    world: World = Path("world"),
+    photos: Photos = None,
+    workers: Workers = 1,
+    given: dict[str, Any],
+) -> None:
+    """Teach the small multimodal language model to look, and to say in full what an instruction means (MGIE).
+
+    Stop it at any moment; the same command goes on. On several devices: accelerate launch -m paintover train language ...
+    """
+    recipe = settle(out, given, LanguageRecipe)
+    _needs("accelerate", "tensorboard")
+    from paintover.training.language import train
+    from paintover.training.text import load
+
+    encoder = load(text)
+    _begins(out)
+    print(train(out, recipe, world, photos, encoder, text / "tokenizer" / "tokenizer.json", workers=workers))
 
 
 @group.command()
@@ -124,6 +153,10 @@ def export(
     fingerprint = make(run, text, out, card=words, size=size or (trained.size if trained else 0), defaults=defaults)
     print(f"paintover: fingerprint {fingerprint}", file=sys.stderr)
     print(out)
+
+
+def _begins(out: Path) -> None:
+    print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
 
 
 def _needs(*packages: str) -> None:

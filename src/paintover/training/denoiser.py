@@ -22,11 +22,12 @@ from paintover.models.denoiser import clean, seen
 from paintover.models.text import TextEncoder
 from paintover.path.schedule import Schedule
 from paintover.training import checkpoint
+from paintover.training.averaging import follow
 from paintover.training.batches import SceneBatches, Share
 from paintover.training.log import Log
 from paintover.training.network import SCHEDULER, begin_from, build_unet
 from paintover.training.recipe import Recipe, check_resumes, write
-from paintover.training.stopping import asked_to_stop, ignore_signals
+from paintover.training.stopping import anywhere, asked_to_stop, ignore_signals
 
 TIMESTEPS = 1000
 ALPHAS_CUMPROD = torch.tensor(Schedule.from_config(SCHEDULER).alphas_cumprod, dtype=torch.float32)
@@ -80,10 +81,10 @@ def train(out: Path, recipe: Recipe, root: Path, photos: Path | None, text: Text
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             step += 1
-            _follow(ema, plain, min(recipe.ema, (1 + step) / (10 + step)))
+            follow(ema, plain, recipe.ema, step)
             if log:
                 log.add(step, loss)
-            stop = _any(bool(asked), accelerator)
+            stop = anywhere(bool(asked), accelerator)
             if (step % recipe.checkpoint_every == 0 or step == recipe.steps or stop) and accelerator.is_main_process:
                 checkpoint.save(out / "state", step, plain, ema, optimiser.optimizer, {"recipe": recipe.model_dump()})
             if stop:
@@ -138,15 +139,3 @@ def _loss(
 def noise_seed(seed: int, step: int) -> int:
     """Of a step's timesteps and noise: the same with every version of Python, which `hash` does not promise."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-
-
-@torch.no_grad()
-def _follow(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
-
-
-def _any(here: bool, accelerator: Accelerator) -> bool:
-    """Whether it is so in any process: they stop after the same step or wait for each other forever."""
-    if accelerator.num_processes == 1:
-        return here
-    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)

@@ -12,38 +12,60 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
+from paintover.errors import PaintoverError
 from paintover.models.mllm import Asked, Mllm
 from paintover.models.text import SentenceText
 from paintover.training import checkpoint
+from paintover.training.averaging import follow
+from paintover.training.batches import Share
 from paintover.training.language_batches import LanguageBatches
-from paintover.training.language_network import as_module, build
+from paintover.training.language_network import as_module, begin_from, build
 from paintover.training.language_recipe import LanguageRecipe
 from paintover.training.log import Log
 from paintover.training.recipe import check_resumes, write
-from paintover.training.stopping import asked_to_stop, ignore_signals
+from paintover.training.stopping import anywhere, asked_to_stop, ignore_signals
 
 
 def train(
     out: Path, recipe: LanguageRecipe, root: Path, photos: Path | None, text: SentenceText, tokenizer: Path, *, workers: int = 1
 ) -> Path:
-    """Runs or resumes the recipe in `out`; returns the folder of the last checkpoint. As `training.denoiser.train` does."""
+    """Runs or resumes the recipe in `out`; returns the folder of the last checkpoint. As `training.denoiser.train` does.
+
+    tokenizer: the tokenizer.json of `text`, the denoiser's sentence encoder, whose words the language model shares.
+    """
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # the vision tower's last layer is never read
+    accelerator = Accelerator(
+        mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused]
+    )
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    if recipe.batch % share.world:
+        raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {share.world} processes")
     torch.manual_seed(recipe.seed)
-    mllm = build(tokenizer, text, recipe.image_tokens)
-    mllm.model.set_attn_implementation("eager")  # its backward is faster on a CPU than that of the fused kernel
+    mllm = build(tokenizer, text, recipe)
+    if accelerator.device.type == "cpu":
+        mllm.model.set_attn_implementation("eager")  # its backward is faster on a CPU than that of the fused kernel
+    batches = LanguageBatches(root, photos, mllm, text, recipe, share)
     net = as_module(mllm)
-    net["patches"] = nn.Linear(mllm.model.config.vision_config.hidden_size, 1 + len(_classes(root, photos)))
-    ema = copy.deepcopy(net).requires_grad_(False)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    net["patches"] = nn.Linear(recipe.vision_width, 1 + len(batches.assets.classes))
     last = checkpoint.latest(out / "state")
     if last:
         check_resumes(out, recipe)
+    elif recipe.init:
+        begin_from(net, Path(recipe.init))
+    ema = copy.deepcopy(net).requires_grad_(False)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
     step = checkpoint.load(last, net, ema, optimiser)["step"] if last else 0
-    write(out, recipe)
-    batches = LanguageBatches(root, photos, mllm, text, recipe)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write(out, recipe)
+    learner, optimiser = accelerator.prepare(Learner(net, mllm, recipe), optimiser)
+    ema.to(accelerator.device)
     loader = DataLoader(
         Subset(batches, range(step, recipe.steps)),
         batch_size=None,
@@ -51,61 +73,82 @@ def train(
         prefetch_factor=4 if workers else None,
         worker_init_fn=ignore_signals,
     )
-    log = Log(out, step, recipe.batch)
+    log = Log(out, step, recipe.batch) if accelerator.is_main_process else None
     net.train()
     with asked_to_stop() as asked:
         for batch in loader:
-            loss, parts = loss_of(net, mllm, batch, recipe)
+            counts_3 = accelerator.reduce(counted(batch).to(accelerator.device), "mean")
+            loss, parts = learner(batch, counts_3)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(learner.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             step += 1
-            decay = min(recipe.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in net.parameters()], 1 - decay)
-            log.add(step, loss, parts)
-            if step % recipe.checkpoint_every == 0 or step == recipe.steps or asked:
-                checkpoint.save(out / "state", step, net, ema, optimiser, {"recipe": recipe.model_dump()})
-            if asked:
+            follow(ema, net, recipe.ema, step)
+            if log:
+                log.add(step, loss, parts)
+            stop = anywhere(bool(asked), accelerator)
+            if (step % recipe.checkpoint_every == 0 or step == recipe.steps or stop) and accelerator.is_main_process:
+                checkpoint.save(out / "state", step, net, ema, optimiser.optimizer, {"recipe": recipe.model_dump()})
+            if stop:
                 break
+    accelerator.wait_for_everyone()
     found = checkpoint.latest(out / "state")
     assert found is not None
     return found
 
 
-def loss_of(net: nn.ModuleDict, mllm: Mllm, batch: dict[str, Any], recipe: LanguageRecipe) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighed sum, and its parts: words (L_ins), align, patches."""
-    words, answers, aligned, told = torch.zeros(()), 0, torch.zeros(()), 0
-    patches = torch.zeros(())
-    for rows in (batch["seen"], batch["unseen"]):
-        if rows is None:
-            continue
-        asked = Asked(rows["ids_BL"], rows["mask_BL"], rows["labels_BL"], rows["images_BN"])
-        with torch.autocast(mllm.device.type, torch.bfloat16, enabled=recipe.bf16):
-            looked = None if rows["pixels_BCHW"] is None else mllm.look(rows["pixels_BCHW"])
-            states_BLD = mllm.hidden(asked, looked)
-            labels_BL = asked.labels_BL[:, 1:]
-            said = labels_BL != -100
-            logits_KV = mllm.model.lm_head(states_BLD[:, :-1][said]).float()
-            words = words + functional.cross_entropy(logits_KV, labels_BL[said], reduction="sum")
-            answers += int(said.sum())
+class Learner(nn.Module):
+    """What is learnt, as one module whose forward pass is the loss: several devices need it so."""
+
+    def __init__(self, net: nn.ModuleDict, mllm: Mllm, recipe: LanguageRecipe) -> None:
+        super().__init__()
+        self.net, self.mllm, self.recipe = net, mllm, recipe
+
+    def forward(self, batch: dict[str, Any], counts_3: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighed sum, and its parts: words (L_ins), align, patches, each a mean over what `counted` counts.
+
+        counts_3: of this batch; where several processes share one, the mean of theirs, so that the mean of their losses is
+        the whole batch's.
+        """
+        device = self.mllm.device
+        words, align, patches = torch.zeros(3, device=device).unbind()
+        for rows in (batch["seen"], batch["unseen"]):
+            if rows is None:
+                continue
+            rows = {name: value if value is None else value.to(device) for name, value in rows.items()}
+            asked = Asked(rows["ids_BL"], rows["mask_BL"], rows["labels_BL"], rows["images_BN"])
+            looked = None if rows["pixels_BCHW"] is None else self.mllm.look(rows["pixels_BCHW"])
+            states_BLD = self.mllm.hidden(asked, looked)
+            said, labels_K = _answers(asked.labels_BL)
+            logits_KV = self.mllm.model.lm_head(states_BLD[:, :-1][said]).float()
+            words = words + functional.cross_entropy(logits_KV, labels_K, reduction="sum")
             if rows["tokens_BLD"] is not None:
                 count = len(rows["tokens_BLD"])
-                u_BLD = mllm.guide(mllm.at_images(states_BLD, asked)[:count]).float()
-                aligned = aligned + (u_BLD - rows["tokens_BLD"]).square().mean(dim=(1, 2)).sum()
-                told += count
+                u_BLD = self.mllm.guide(self.mllm.at_images(states_BLD, asked)[:count]).float()
+                align = align + (u_BLD - rows["tokens_BLD"]).square().mean(dim=(1, 2)).sum()
             if looked is not None:
-                seen_BNC = net["patches"](looked.hidden_states[-2][:, 1:]).float()
-                patches = functional.cross_entropy(seen_BNC.flatten(0, 1), rows["patches_BN"].flatten())
-    parts = {"words": words / max(1, answers), "align": aligned / max(1, told), "patches": patches}
-    weights = {"words": recipe.instruction_loss, "align": recipe.align_loss, "patches": recipe.patch_loss}
-    return sum((weights[name] * part for name, part in parts.items()), torch.zeros(())), parts
+                seen_BNC = self.net["patches"](looked.hidden_states[-2][:, 1:]).float()
+                patches = functional.cross_entropy(seen_BNC.flatten(0, 1), rows["patches_BN"].flatten(), reduction="sum")
+        means_3 = torch.stack((words, align, patches)) / counts_3.clamp(min=1)
+        weights_3 = torch.tensor((self.recipe.instruction_loss, self.recipe.align_loss, self.recipe.patch_loss), device=device)
+        return (weights_3 * means_3).sum(), dict(zip(("words", "align", "patches"), means_3, strict=True))
 
 
-def _classes(root: Path, photos: Path | None) -> tuple[str, ...]:
-    from paintover.scenes.assets import Assets
+def counted(batch: dict[str, Any]) -> Tensor:
+    """counts_3 of a batch: tokens that are answered, rows with [IMG] tokens, patches of pictures."""
+    counts_3 = torch.zeros(3)
+    for rows in filter(None, (batch["seen"], batch["unseen"])):
+        told, patches = rows["tokens_BLD"], rows["patches_BN"]
+        counts_3[0] += len(_answers(rows["labels_BL"])[1])
+        counts_3[1] += 0 if told is None else len(told)
+        counts_3[2] += 0 if patches is None else patches.numel()
+    return counts_3
 
-    return Assets(root, "train", photos).classes
+
+def _answers(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Which positions predict a token of the answer (but for the last, which predicts nothing), and those tokens."""
+    said_BL = labels_BL[:, 1:] != -100
+    return said_BL, labels_BL[:, 1:][said_BL]

@@ -17,6 +17,7 @@ from paintover.scenes import ambiguous, edits
 from paintover.scenes.assets import Assets
 from paintover.scenes.looks import LOOKS
 from paintover.scenes.scene import Scene
+from paintover.training.batches import Share
 from paintover.training.language_recipe import LanguageRecipe
 
 CAPTION = "what is in this image?{image} :"
@@ -24,22 +25,35 @@ EXPLICIT = {"remove": 0.2, "replace": 0.2, "recolour": 0.15, "add": 0.15, "place
 
 
 class LanguageBatches(Dataset[dict[str, Any]]):
-    """Item `step`: `seen` and `unseen`, each None or a dict of what rows with and without a picture are asked and answer.
+    """Item `step`: this process's share of that step's rows, as `seen` and `unseen`, those with and without a picture.
 
-    pixels_BCHW: as the vision tower takes it (rows with a picture). asked: `models.mllm.Asked`, its tensors by name.
-    patches_BN: the class that covers each patch, 0 for none (rows with a picture). tokens_BLD: the denoiser's own text states
-    of what is meant, and aligned_B: 1 where the row has [IMG] tokens, to which those belong.
+    Each is None or a dict: ids_BL, mask_BL, labels_BL and images_BN of `models.mllm.Asked`, rows with [IMG] tokens first.
+    tokens_BLD: for those rows, the denoiser's own text states of what is meant; None where there are none.
+    pixels_BCHW: as the vision tower takes it. patches_BN: the class that covers the middle of each patch, counted from 1, and
+    0 for none. Both are None without pictures.
     """
 
-    def __init__(self, root: Path, photos: Path | None, mllm: Mllm, text: TextEncoder, recipe: LanguageRecipe) -> None:
+    def __init__(
+        self,
+        root: Path,
+        photos: Path | None,
+        mllm: Mllm,
+        text: TextEncoder,
+        recipe: LanguageRecipe,
+        share: Share = Share(),
+    ) -> None:
         self.assets = Assets(root, "train", photos)
-        self.mllm, self.text, self.recipe = mllm, text, recipe
+        self.mllm, self.text, self.recipe, self.share = mllm, text, recipe, share
         self._known: dict[str, Tensor] = {}
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         unseen = round(self.recipe.unseen * self.recipe.batch)
-        rows = [self._row(np.random.default_rng([self.recipe.seed, step, r]), r >= unseen) for r in range(self.recipe.batch)]
-        return {"seen": self._together(rows[unseen:]), "unseen": self._together(rows[:unseen])}
+        mine = range(self.share.rank, self.recipe.batch, self.share.world)
+        rows = {r: self._row(np.random.default_rng([self.recipe.seed, step, r]), r >= unseen) for r in mine}
+        return {
+            "seen": self._together([row for r, row in rows.items() if r >= unseen]),
+            "unseen": self._together([row for r, row in rows.items() if r < unseen]),
+        }
 
     def _row(self, rng: np.random.Generator, seen: bool) -> dict[str, Any]:
         if seen and rng.random() < self.recipe.captions:
@@ -86,13 +100,12 @@ class LanguageBatches(Dataset[dict[str, Any]]):
         length = -(-max(a.ids_BL.shape[1] for a in asked) // _LENGTHS) * _LENGTHS
         joined = {
             name: torch.cat([_longer(getattr(a, name), length, pad) for a in asked])
-            for name, pad in (("ids_BL", self.mllm._pad), ("mask_BL", 0), ("labels_BL", -100))
+            for name, pad in (("ids_BL", self.mllm.pad), ("mask_BL", 0), ("labels_BL", -100))
         }
         told = [r for r in rows if r["tokens"]]
         return {
             **joined,
             "images_BN": torch.cat([a.images_BN for a in asked]),
-            "aligned_B": torch.tensor([float(r["tokens"]) for r in rows]),
             "tokens_BLD": torch.stack([self._states(r["answer"]) for r in told]) if told else None,
             "pixels_BCHW": torch.stack([r["pixels"] for r in rows]) if rows[0]["pixels"] is not None else None,
             "patches_BN": torch.stack([r["patches"] for r in rows]) if rows[0]["pixels"] is not None else None,

@@ -8,27 +8,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from paintover.errors import PaintoverError
 from paintover.models.edit_head import EditHead
 from paintover.models.mllm import Mllm, Wording
 from paintover.models.quiet import quiet
 from paintover.models.text import SentenceText
+from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.network import averaged_weights
 
 PROMPT = "what will this image be like if '{instruction}'{image} :"
-WIDTH = 256  # of the language model
-QUERIES = 16  # token states that the edit head makes: more than the longest meaning has words
-VISION = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 4}
-LANGUAGE = {"hidden_size": WIDTH, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
-HEAD = {"hidden": 192, "layers": 4, "heads": 4, "feedforward": 768}
+HEADS = 4  # of every attention
 
 
-def build(tokenizer_file: Path, text: SentenceText, image_tokens: int = 8, size: int = 128, patch: int = 16) -> Mllm:
-    """A model that reads words as `text` does, its word embeddings `text`'s (their first WIDTH principal components).
+def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> Mllm:
+    """A model that reads words as `text` does, its word embeddings `text`'s (their first principal components).
 
     What the sentence encoder knows of which words are alike is where it starts from; all else is random.
     """
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-    names = ("<im_patch>", "<im_start>", "<im_end>", *(f"[IMG{i}]" for i in range(image_tokens)))
+    names = ("<im_patch>", "<im_start>", "<im_end>", *(f"[IMG{i}]" for i in range(recipe.image_tokens)))
     with quiet():
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_file=str(tokenizer_file), bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
@@ -37,13 +36,19 @@ def build(tokenizer_file: Path, text: SentenceText, image_tokens: int = 8, size:
     wording = Wording(PROMPT, names[3:])
     language = LlamaConfig(
         vocab_size=len(tokenizer), max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **LANGUAGE,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        hidden_size=recipe.width, intermediate_size=recipe.width * 11 // 4, num_hidden_layers=recipe.layers,
+        num_attention_heads=HEADS,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        image_size=recipe.size, patch_size=recipe.patch, hidden_size=recipe.vision_width,
+        intermediate_size=3 * recipe.vision_width, num_hidden_layers=recipe.vision_layers, num_attention_heads=HEADS,
     )  # fmt: skip
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(image_size=size, patch_size=patch, **VISION),
+        vision_config=vision,
         text_config=language,
         image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
-        image_seq_length=(size // patch) ** 2,
+        image_seq_length=(recipe.size // recipe.patch) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
@@ -51,13 +56,24 @@ def build(tokenizer_file: Path, text: SentenceText, image_tokens: int = 8, size:
     words_VD = text.model.get_input_embeddings().weight.detach().float()
     centred_VD = words_VD - words_VD.mean(0)
     _, _, axes_DD = torch.linalg.svd(centred_VD, full_matrices=False)
-    reduced_VD = centred_VD @ axes_DD[:WIDTH].T
+    reduced_VD = centred_VD @ axes_DD[: recipe.width].T
     with torch.no_grad():
-        model.get_input_embeddings().weight[: len(reduced_VD)] = reduced_VD * (0.02 / reduced_VD.std())
+        rows, columns = reduced_VD.shape  # a wider model's other columns stay random
+        model.get_input_embeddings().weight[:rows, :columns] = reduced_VD * (0.02 / reduced_VD.std())
         model.lm_head.weight.copy_(model.get_input_embeddings().weight)
-    head = EditHead(WIDTH, queries=QUERIES, out=text.width, **HEAD)
+    head = EditHead(
+        recipe.width, recipe.head_width, recipe.queries, text.width, recipe.head_layers, HEADS, 4 * recipe.head_width
+    )
     return Mllm(model, tokenizer, head, wording, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def as_module(mllm: Mllm) -> nn.ModuleDict:
     return nn.ModuleDict({"model": mllm.model, "head": mllm.head})
+
+
+def begin_from(net: nn.ModuleDict, source: Path) -> None:
+    """Fills the network with the averaged weights of another run of this kind. Raises PaintoverError where they do not fit."""
+    try:
+        net.load_state_dict(averaged_weights(source))
+    except RuntimeError as error:
+        raise PaintoverError(f"{source} holds another network than this recipe's; name a run of `train language`") from error

@@ -6,6 +6,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,3 +45,10 @@ def ignore_signals(_worker: int = 0) -> None:
     """For a DataLoader's workers: a terminal's Ctrl-C, and a scheduler's SIGTERM, reach the whole group of processes."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def anywhere(here: bool, accelerator: Accelerator) -> bool:
+    """Whether it is so in any process: they stop after the same step or wait for each other forever."""
+    if accelerator.num_processes == 1:
+        return here
+    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)
