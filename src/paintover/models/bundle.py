@@ -125,7 +125,7 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: torc
     float16 elsewhere; codec and text encoder work in float32 always. Raises ModelError, in one line, for anything that
     is missing, broken, unsupported or unsafe: pickles are never opened and a bundle's code is never run.
     """
-    folder, fixed_name = _find(str(name))
+    folder, fixed_name = find(str(name))
     where = _device(device)
     if dtype is None:
         dtype = torch.float32 if where.type == "cpu" else torch.float16
@@ -133,7 +133,8 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: torc
         return _load(folder, signature(folder), fixed_name, where, dtype)
 
 
-def _find(name: str) -> tuple[Path, str]:
+def find(name: str) -> tuple[Path, str]:
+    """The folder of what `load` can be asked for, fetched if need be, and a name that means the same later."""
     if name == "builtin":
         if not (BUILTIN / "model_index.json").is_file():
             raise ModelError("this installation has no built-in model; install paintover from a full package, or name a bundle")

@@ -1,0 +1,72 @@
+"""A bundle made from another: written beside its place, which it takes when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paintover.errors import ModelError
+from paintover.models.files import STEMS, files, read_json, weights
+
+
+@contextmanager
+def whole(out: Path, force: bool = False) -> Iterator[Path]:
+    """An empty folder to be filled, which then becomes `out`; if anything fails, nothing of it is left.
+
+    Raises ModelError where `out` exists and `force` is not given, or it is no bundle that could be replaced.
+    """
+    if out.exists() or out.is_symlink():
+        if not force:
+            raise ModelError(f"{out} exists; name another folder, or replace it with --force")
+        if not (out / "model_index.json").is_file() or out.is_symlink():
+            raise ModelError(f"{out} is no bundle, so it is not replaced; name another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise ModelError(f"{out} cannot be made: {error.strerror}") from None
+    try:
+        yield part
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o777 & ~mask)
+        old = part.with_suffix(".old")
+        if out.exists():
+            out.rename(old)
+        part.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ModelError(f"{out} could not be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def copy_base(base: Path, folder: Path, **changes: object) -> None:
+    """Copies a bundle without its UNet's weights, its card, and a multimodal language model that it may have.
+
+    changes: to model_index.json. What is named there and is no part of a bundle here (a safety checker) is named no more.
+    """
+    names = files(base)
+    chosen = {file for part, stem in STEMS.items() if _has(names, part) for file in weights(base, part, stem)[0]}
+    for name, path in names.items():
+        part = name.rpartition("/")[0]
+        weighty = path.suffix == ".safetensors" and part in STEMS
+        stale = weighty and path not in chosen
+        if part.split("/")[0] == "mgie" or stale or (part == "unet" and name != "unet/config.json"):
+            continue
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    index = read_json(base, "model_index.json") | changes
+    for part, entry in index.items():
+        if isinstance(entry, list) and not (folder / part).is_dir():
+            index[part] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _has(names: dict[str, Path], part: str) -> bool:
+    return not part.startswith("mgie") and any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in names)

@@ -1,0 +1,104 @@
+"""MGIE's released weights, and what they are differences to, as one bundle of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from paintover.errors import ModelError
+from paintover.models.beside import copy_base, whole
+from paintover.models.description import describe
+from paintover.models.files import read_json
+from paintover.models.llava_import import config_of, mean_and_std, plan_of, read_llava
+from paintover.models.mgie_card import CARD
+from paintover.models.mgie_release import TOKENS, Release
+from paintover.models.mgie_tokens import PROMPT, image_tokens, read_tokenizer, sources, with_tokens
+from paintover.models.mllm import Wording
+from paintover.models.quiet import quiet
+from paintover.models.shards import MOST, write
+
+
+def import_mgie(
+    llava: Path,
+    mgie: Path,
+    base: Path,
+    out: Path,
+    *,
+    llama: Path | None = None,
+    vision: Path | None = None,
+    force: bool = False,
+    report: Callable[[int, int], None] | None = None,
+    most: int = MOST,
+) -> list[str]:
+    """Writes the bundle `out`, in half precision, and returns what is odd about it, a line each.
+
+    llava: LLaVA-7B v1 in its first layout, or the delta of it to `llama`. mgie: the folder of mllm.pt and unet.pt. Pickles
+    among these are opened as tensors alone. vision: CLIP ViT-L/14, if LLaVA's config does not name a folder.
+    base: InstructPix2Pix in the diffusers layout, of which all but the UNet's weights is kept. report(done, total) is told
+    of every tensor. most: bytes of a shard.
+
+    `out` appears when it is complete. Raises ModelError, one line, for what is missing, broken or does not fit.
+    """
+    if not {"instruct", "unet"} <= describe(base, str(base)).capabilities:
+        raise ModelError(f"{base} has no UNet that takes a source picture; name InstructPix2Pix, or another that has, as base")
+    release, old = Release(mgie), read_llava(llava, llama, vision)
+    _fits(release, old.config.get("hidden_size"), base)
+    unet, edit_head = release.unet(base), release.edit_head()
+
+    tokenizer = read_tokenizer(llava)
+    known = dict(tokenizer.get_vocab())
+    wording = Wording(PROMPT, image_tokens(TOKENS))
+    if not old.config.get("mm_use_im_start_end", wording.start in known):
+        raise ModelError(f"LLaVA in {llava} puts no {wording.start} before a picture (mm_use_im_start_end); MGIE's LLaVA does")
+    tokenizer = with_tokens(tokenizer, (wording.patch, wording.start, wording.end, *wording.image_tokens))
+    vocabulary = tokenizer.get_vocab()
+    order = sources(known, vocabulary, release.rows, wording)
+    config = config_of(old, len(order), vocabulary[wording.patch], tokenizer)
+    language = plan_of(old, config)
+    shape = (len(order), release.width)
+    language["model.language_model.embed_tokens.weight"] = shape, partial(release.embeddings, order)
+    language["lm_head.weight"] = shape, partial(release.language_head, order)
+
+    done, total = 0, len(unet) + len(edit_head) + len(language)
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if report is not None:
+            report(done, total)
+
+    mean, std = mean_and_std(old.vision)
+    settings = {"format": 1, "wording": asdict(wording), "edit_head": release.head.config, "mean": mean, "std": std}
+    with whole(out, force) as part:
+        copy_base(base, part)
+        write(part / "unet", "diffusion_pytorch_model", unet, told, most)
+        write(part / "mgie" / "edit_head", "model", edit_head, told, most)
+        write(part / "mgie" / "language_model", "model", language, told, most)
+        with quiet():
+            config.save_pretrained(part / "mgie" / "language_model")
+            tokenizer.save_pretrained(part / "mgie" / "tokenizer")
+        (part / "mgie" / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (part / "README.md").write_text(CARD, encoding="utf-8")
+
+    odd = []
+    without = sorted(token for token, place in vocabulary.items() if order[place] is None)
+    if without:
+        odd.append(f"the release has no row for {', '.join(without[:5])} of the tokenizer; they got the mean of the others")
+    if release.differs():
+        odd.append("emb in mllm.pt is not what its embeddings end with; the [IMG] tokens got emb")
+    return odd
+
+
+def _fits(release: Release, hidden: int | None, base: Path) -> None:
+    unet = read_json(base, "unet/config.json")
+    text = unet.get("encoder_hid_dim") or unet.get("cross_attention_dim")
+    if release.width != hidden or release.head.config["width"] != hidden:
+        raise ModelError(
+            f"mllm.pt is of a language model {release.width} wide (its edit head: {release.head.config['width']}), LLaVA is "
+            f"{hidden}; they do not belong together"
+        )
+    if release.head.config["out"] != text:
+        raise ModelError(f"the edit head speaks {release.head.config['out']} wide, the UNet of {base} listens to {text}")
