@@ -41,3 +41,23 @@ def straight(tmp_path_factory, tiny_recipe, tiny_world, text) -> Path:
     out = tmp_path_factory.mktemp("straight")
     train(out, tiny_recipe, *tiny_world, text, workers=0)
     return out
+
+
+@pytest.fixture(scope="session")
+def language_recipe():
+    from paintover.training.language_recipe import LanguageRecipe
+
+    return LanguageRecipe(
+        size=32, patch=8, vision_width=16, vision_layers=2, width=32, layers=1, head_width=16, head_layers=1, queries=4,
+        image_tokens=2, batch=10, unseen=0.3, warmup=2, steps=6, cooldown=2, checkpoint_every=2, seed=3,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def straight_language(tmp_path_factory, language_recipe, tiny_world, text, text_folder) -> Path:
+    """The folder of a run of the language model that nothing interrupted."""
+    from paintover.training.language import train
+
+    out = tmp_path_factory.mktemp("language")
+    train(out, language_recipe, *tiny_world, text, text_folder / "tokenizer" / "tokenizer.json", workers=0)
+    return out

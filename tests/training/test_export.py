@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 import paintover
 from paintover.errors import PaintoverError
 from paintover.models.bundle import load
+from paintover.models.listing import BUILTIN
+from paintover.models.tiny import tiny
 from paintover.training import checkpoint
 from paintover.training.denoiser import train
-from paintover.training.export import export
+from paintover.training.export import add_language, export
 from paintover.training.text import load as load_text
 from paintover.training.text import texts
 
@@ -75,6 +77,80 @@ def test_how_far_off_it_was_told_to_be_goes_with_it(bundle, tiny_recipe, tiny_wo
     assert load(tmp_path / "out").denoiser.sigma_data == 0.3
     assert "sigma_data" not in (bundle[0] / "paintover.json").read_text()
     assert load(bundle[0]).denoiser.sigma_data is None
+
+
+@pytest.fixture
+def taught(bundle, straight_language, tmp_path):
+    """A bundle with a language model, and what `add_language` returned."""
+    out = tmp_path / "taught"
+    shutil.copytree(bundle[0], out)
+    return out, *add_language(straight_language, out)
+
+
+def test_a_language_model_is_added(taught, bundle, straight_language, text):
+    out, fingerprint, size = taught
+    loaded = load(out)
+    assert loaded.fingerprint == fingerprint != bundle[1]
+    assert loaded.capabilities == {"text-to-image", "instruct", "unet", "mgie"}
+    state = load_file(checkpoint.latest(straight_language / "state") / "state.safetensors")
+    own = {f"model.{k}": v for k, v in loaded.mllm().model.state_dict().items()}
+    own |= {f"head.{k}": v for k, v in loaded.mllm().head.state_dict().items()}
+    assert own.keys() == {key.removeprefix("ema.") for key in state if key.startswith("ema.") and "patches" not in key}
+    for key, value in own.items():
+        assert torch.equal(value.half(), state[f"ema.{key}"].half()), key
+    assert size == sum(file.stat().st_size for file in (out / "mgie").rglob("*") if file.is_file())
+    assert size < 4 * sum(value.numel() for value in own.values()) + 100_000  # half precision, and a tokenizer
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    assert loaded.mllm().guide(torch.zeros(1, 2, 32)).shape == (1, 4, text.width)
+    result = paintover.edit(picture, "make it ripe", model=str(out), editor="mgie")
+    assert result.rgb_HWC.shape == (16, 16, 3)
+    assert result.request.steps == 2
+
+
+def test_adding_a_language_model_leaves_all_else_as_it_was(taught, bundle, straight_language):
+    out = taught[0]
+    before, after = ({str(f.relative_to(at)): f.read_bytes() for f in at.rglob("*") if f.is_file()} for at in (bundle[0], out))
+    added = {name for name in after if name.startswith("mgie/")}
+    assert {name for name in after if after[name] != before.get(name)} == {"paintover.json", *added}
+    assert before.keys() == after.keys() - added
+    defaults = json.loads(after["paintover.json"])["defaults"]
+    instruct = json.loads(before["paintover.json"])["defaults"]["instruct"]
+    assert defaults == {"instruct": instruct, "mgie": instruct, "lgie": instruct}
+    # Again: an older one is replaced, what the bundle recommends by then stays.
+    (out / "mgie" / "left.json").write_text("{}")
+    defaults["mgie"] = {"steps": 7}
+    (out / "paintover.json").write_text(json.dumps(json.loads(after["paintover.json"]) | {"defaults": defaults}))
+    add_language(straight_language, out)
+    assert not (out / "mgie" / "left.json").exists()
+    assert json.loads((out / "paintover.json").read_text())["defaults"] == defaults
+    assert [path.name for path in out.parent.iterdir()] == ["taught"]
+
+
+def test_a_language_model_that_does_not_fit_is_refused(bundle, straight, straight_language, tmp_path):
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle[0], out)
+    fewer = json.loads((out / "tokenizer" / "tokenizer.json").read_text())
+    del fewer["model"]["vocab"]["##~"]
+    (out / "tokenizer" / "tokenizer.json").write_text(json.dumps(fewer))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(PaintoverError, match="other words"):
+        add_language(straight_language, out)
+    with pytest.raises(PaintoverError, match="otherwise"):
+        add_language(straight_language, tiny(tmp_path / "clip", "instruct"))
+    with pytest.raises(PaintoverError, match="no checkpoint"):
+        add_language(tmp_path, out)
+    with pytest.raises(PaintoverError, match="no recipe"):
+        add_language(straight, out)
+    assert set(tmp_path.rglob("*")) - {*(tmp_path / "clip").rglob("*"), tmp_path / "clip"} == before
+
+
+def test_the_shipped_bundle_is_small():
+    """It goes with the package. What is not half precision, or more than once there, would show here first."""
+    files = [file for file in BUILTIN.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 150e6
+    for file in files:
+        if file.suffix == ".safetensors":
+            assert {str(value.dtype) for value in load_file(file).values()} == {"torch.float16"}, file
 
 
 def test_what_is_missing_is_said(straight, text_folder, tmp_path):

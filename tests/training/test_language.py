@@ -22,11 +22,8 @@ from paintover.training.language_recipe import LanguageRecipe
 
 
 @pytest.fixture(scope="module")
-def recipe() -> LanguageRecipe:
-    return LanguageRecipe(
-        size=32, patch=8, vision_width=16, vision_layers=2, width=32, layers=1, head_width=16, head_layers=1, queries=4,
-        image_tokens=2, batch=10, unseen=0.3, warmup=2, steps=6, cooldown=2, checkpoint_every=2, seed=3,
-    )  # fmt: skip
+def recipe(language_recipe) -> LanguageRecipe:
+    return language_recipe
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +50,6 @@ def _batches(world, mllm, text, recipe, share=None):
 
 def _state(run):
     return load_file(checkpoint.latest(run / "state") / "state.safetensors")
-
-
-@pytest.fixture(scope="module")
-def straight_language(tmp_path_factory, recipe, tiny_world, text, tokenizer):
-    out = tmp_path_factory.mktemp("language")
-    train(out, recipe, *tiny_world, text, tokenizer, workers=0)
-    return out
 
 
 def test_a_batch_depends_on_the_step_alone(tiny_world, mllm, text, recipe):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from paintover import cli
 from paintover.editors import knobs, registry
+from paintover.models.description import describe
+from paintover.training.language_recipe import LanguageRecipe
 from paintover.training.recipe import Recipe, read
 
 SMALL = {"size": 16, "factor": 4, "blocks": "32,32", "batch": 2, "warmup": 1, "cooldown": 0, "checkpoint-every": 1}
@@ -55,6 +58,33 @@ def test_train_goes_on_and_becomes_a_bundle(train, tiny_world, text_folder, tmp_
         knobs.read(name, registry.get(name).Knobs, {k: v for k, v in recommended.items() if k != "steps"})
 
 
+TINY = {
+    "size": 32, "patch": 8, "vision-width": 16, "vision-layers": 2, "width": 32, "layers": 1, "head-width": 16,
+    "head-layers": 1, "batch": 4, "warmup": 1, "cooldown": 0, "checkpoint-every": 1, "sides": "0.3,0.5",
+}  # fmt: skip
+
+
+def test_train_language_goes_on_and_is_added_to_a_bundle(train, tiny_world, text_folder, tiny_bundle, tmp_path):
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    flags = [word for name, value in TINY.items() for word in (f"--{name}", value)]
+    words = ("language", "--out", run, "--text", text_folder, "--world", tiny_world[0], "--workers", 0)
+    code, out, errors = train(*words, *flags, "--steps", 1)
+    assert (code, out.strip()) == (0, str(run / "state" / "step-00000001")), errors
+    code, out, _ = train(*words, "--steps", 2)
+    assert (code, out.strip()) == (0, str(run / "state" / "step-00000002"))
+    assert read(run, LanguageRecipe).sides == (0.3, 0.5)
+    code, _, errors = train("language", "--out", run, "--text", text_folder, "--world", tiny_world[0], "--layers", 2)
+    assert code == 2
+    assert "layers 1, not 2" in errors
+    shutil.copytree(tiny_bundle, bundle)
+    code, out, errors = train("add-language", run, bundle)
+    assert (code, out.strip()) == (0, str(bundle)), errors
+    assert "MB of language model" in errors
+    assert "mgie" in describe(bundle, "bundle").capabilities
+    code, _, errors = train("add-language", tmp_path / "none", bundle)
+    assert (code, "no checkpoint" in errors) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -62,6 +92,9 @@ def test_train_goes_on_and_becomes_a_bundle(train, tiny_world, text_folder, tmp_
         (["scenes", "--out", "run", "--blocks", "32,x"], "blocks.1"),
         (["scenes", "--out", "run"], "train text"),
         (["export", "run", "--out", "b", "--card", "README.md"], "README.md"),
+        (["language", "--out", "run", "--size", "100"], "multiple of patch"),
+        (["language", "--out", "run"], "train text"),
+        (["add-language", "run", "bundle"], "no checkpoint"),
         (["text", "--out", "."], "exists"),
         (["nonsense"], "nonsense"),
     ],

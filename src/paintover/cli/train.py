@@ -155,6 +155,21 @@ def export(
     print(out)
 
 
+@group.command()
+def add_language(
+    *,
+    run: Annotated[Path, typer.Argument(help="The folder of a run of `train language`.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+) -> None:
+    """Put a trained language model into a bundle, which can then do mgie and lgie; an older one there is replaced."""
+    _needs("accelerate", "tensorboard")
+    from paintover.training.export import add_language as add
+
+    fingerprint, size = add(run, folder)
+    print(f"paintover: {size / 1e6:.1f} MB of language model; fingerprint {fingerprint}", file=sys.stderr)
+    print(folder)
+
+
 def _begins(out: Path) -> None:
     print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
 
