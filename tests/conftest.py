@@ -27,6 +27,58 @@ def tiny_bundle(tmp_path_factory) -> Path:
     return tiny(tmp_path_factory.mktemp("tiny"), "mgie-builtin")
 
 
+DARK, LIGHT = np.full((20, 30, 3), 20, np.uint8), np.full((30, 20, 3), 230, np.uint8)
+# instruction, picture, what the language model of `talking_bundle` answers, and whether it says its [IMG] tokens.
+TAUGHT = [
+    ("make it blue", DARK, "paint the sky blue.", True),
+    ("make it blue", LIGHT, "paint all of it blue, and the cow.", True),
+    ("make it blue", None, "blue.", True),
+    ("a dog", DARK, "add a dog.", True),
+    ("forget", LIGHT, "forget the tokens.", False),
+    ("say nothing", DARK, "", False),
+]
+
+
+@pytest.fixture(scope="session")
+def taught() -> list[tuple[str, np.ndarray | None, str, bool]]:
+    return TAUGHT
+
+
+@pytest.fixture(scope="session")
+def talking_bundle(tmp_path_factory) -> Path:
+    """The tiny bundle, its language model having learnt to answer what TAUGHT says."""
+    import copy
+
+    import torch
+
+    from paintover.models.bundle import load
+    from paintover.models.mllm_file import save_mllm
+    from paintover.models.tiny import tiny
+
+    folder = tiny(tmp_path_factory.mktemp("talking"), "mgie-builtin")
+    mllm = copy.deepcopy(load(folder, "cpu").mllm())
+    mllm.model.requires_grad_(True)
+    batches = []
+    for tokens in (True, False):
+        rows = [row for row in TAUGHT if row[3] == tokens]
+        questions = [mllm.question(words, picture is not None) for words, picture, *_ in rows]
+        views = torch.stack([mllm.see(picture) for _, picture, *_ in rows if picture is not None])
+        batches.append((mllm.asked(questions, [row[2] for row in rows], tokens), views))
+    optimiser = torch.optim.Adam(mllm.model.parameters(), lr=3e-3)
+    for _ in range(400):
+        error = 0
+        for asked, views in batches:
+            scores = mllm.model.lm_head(mllm.hidden(asked, mllm.look(views)))[:, :-1]
+            error = error + torch.nn.functional.cross_entropy(scores.flatten(0, 1), asked.labels_BL[:, 1:].flatten())
+        if error < 0.01:
+            break
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+    save_mllm(mllm, folder, torch.float32)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory) -> Path:
     """A picture of 120 x 80 pixels with smooth areas and detail."""
