@@ -1,0 +1,127 @@
+"""Batches for MGIE's joint training from the built-in world: the batch of a step depends on nothing but seed and step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from paintover.models.mllm import Mllm
+from paintover.models.text import TextEncoder
+from paintover.scenes import ambiguous, edits
+from paintover.scenes.assets import Assets
+from paintover.scenes.edits import Case
+from paintover.scenes.looks import LOOKS, Pixels
+from paintover.training.batches import LEVELS, Share
+from paintover.training.mgie_recipe import MgieRecipe
+
+SORTS = ("captions", "instruct", "unseen", "seen")
+_LENGTHS = 16  # rows of ids are as long as a multiple of this: kernels are prepared anew for each length that they meet
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Pictures HWC in 0..1, weight HW, whether there is a source, noise levels; the words, and what they mean."""
+
+    source: Pixels
+    target: Pixels
+    weight: NDArray[np.float32]
+    told: float
+    levels: tuple[float, float]
+    words: str
+    meant: str
+
+
+class MgieBatches(Dataset[dict[str, Any]]):
+    """Item `step` is this process's share of that step's rows: SORTS in their order, as many of each as the recipe says.
+
+    source_BCHW, target_BCHW: pixels in [-1, 1], size × size. weight_B1HW: of the error. told_B: 1 where a source is shown.
+    levels_B2: from which to which noise level, 0 to 1, the row is learnt. tokens_KLD, pooled_KD: the text encoder's states of
+    the first K rows, and one more of no words at all. asked: `models.mllm.Asked` of the others by field, or None; pixels_SCHW: of the last S rows, as the vision
+    tower takes them, or None.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        photos: Path | None,
+        mllm: Mllm,
+        text: TextEncoder,
+        recipe: MgieRecipe,
+        share: Share = Share(),
+    ) -> None:
+        self.assets = Assets(root, "train", photos)
+        self.mllm, self.text, self.recipe, self.share = mllm, text, recipe, share
+        self.sorts = [sort for sort in SORTS for _ in range(recipe.rows()[sort])]
+        self._known: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        mine = range(self.share.rank, self.recipe.batch, self.share.world)
+        rows = [(self.sorts[r], self.row(self.sorts[r], np.random.default_rng([self.recipe.seed, step, r]))) for r in mine]
+        return together(rows, self.mllm, self._states)
+
+    def row(self, sort: str, rng: np.random.Generator) -> Row:
+        case = self._case(sort, rng)
+        source, target = case.render(self.recipe.size)
+        made = case.before is None
+        without = replace(case.after, objects=()).render(self.recipe.size) if made else source
+        mask = edits.changed(without, target)
+        weight = 1 + (3 if made else 5) * mask * (1 - mask.mean())  # a look changes everything, and weighs 1
+        levels = LEVELS.get(case.kind, (0.0, 1.0))
+        return Row(source, target, weight.astype(np.float32), float(not made), levels, case.instruction, case.meant)
+
+    def _case(self, sort: str, rng: np.random.Generator) -> Case:
+        if sort == "captions":
+            kind = "settled" if rng.random() < edits.SETTLED else "free"
+        elif rng.random() < self.recipe.ambiguous:
+            kind = str(rng.choice(ambiguous.AMBIGUOUS, p=ambiguous.SHARES))
+        else:
+            mix = edits.train_mix(0.0)
+            kind = str(rng.choice([*mix], p=[*mix.values()]))
+            kind = str(rng.choice(list(LOOKS))) if kind == "look" else kind
+        return edits.make(kind, self.assets, rng, self.recipe.sides)
+
+    def _states(self, text: str) -> tuple[Tensor, Tensor | None]:
+        if text not in self._known:
+            tokens_BLD, pooled_BD = self.text.encode([text])
+            self._known[text] = tokens_BLD[0], None if pooled_BD is None else pooled_BD[0]
+        return self._known[text]
+
+
+def together(rows: list[tuple[str, Row]], mllm: Mllm, states: Any) -> dict[str, Any]:
+    """Rows, by sort in the order of SORTS, as one batch."""
+    read = [row for sort, row in rows if sort in ("captions", "instruct")]
+    asked = [(sort == "seen", row) for sort, row in rows if sort in ("unseen", "seen")]
+    every = [row for _, row in rows]
+    batch: dict[str, Any] = {
+        "source_BCHW": _pixels([row.source for row in every]),
+        "target_BCHW": _pixels([row.target for row in every]),
+        "weight_B1HW": torch.from_numpy(np.stack([row.weight for row in every]))[:, None],
+        "told_B": torch.tensor([row.told for row in every]),
+        "levels_B2": torch.tensor([row.levels for row in every]),
+        "tokens_KLD": None, "pooled_KD": None, "asked": None, "pixels_SCHW": None,
+    }  # fmt: skip
+    if read:
+        tokens, pooled = zip(*(states(words) for words in [*(row.words for row in read), ""]), strict=True)
+        batch["tokens_KLD"] = torch.stack(tokens)
+        batch["pooled_KD"] = torch.stack(pooled) if pooled[0] is not None else None
+    if asked:
+        questions = [mllm.question(row.words, seen) for seen, row in asked]
+        told = mllm.asked(questions, [row.meant for _, row in asked])
+        more = -told.ids_BL.shape[1] % _LENGTHS
+        fill = {"ids_BL": mllm.pad, "mask_BL": 0, "labels_BL": -100}
+        padded = {name: torch.nn.functional.pad(getattr(told, name), (0, more), value=v) for name, v in fill.items()}
+        batch["asked"] = {**padded, "images_BN": told.images_BN}
+        views = [mllm.see(np.rint(row.source * 255).astype(np.uint8)) for seen, row in asked if seen]
+        batch["pixels_SCHW"] = torch.stack(views) if views else None
+    return batch
+
+
+def _pixels(pictures: list[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous() * 2 - 1
