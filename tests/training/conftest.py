@@ -48,7 +48,7 @@ def language_recipe():
     from paintover.training.language_recipe import LanguageRecipe
 
     return LanguageRecipe(
-        size=32, patch=8, vision_width=16, vision_layers=2, width=32, layers=1, head_width=16, head_layers=1, queries=4,
+        size=32, vision=(32, 32), width=32, layers=1, head_width=16, head_layers=1, queries=4,
         image_tokens=2, batch=10, unseen=0.3, warmup=2, steps=6, cooldown=2, checkpoint_every=2, seed=3,
     )  # fmt: skip
 

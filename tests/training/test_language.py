@@ -40,7 +40,7 @@ def mllm(tokenizer, text, recipe):
 @pytest.fixture
 def learner(mllm, recipe):
     net = as_module(mllm)
-    net["patches"] = nn.Linear(recipe.vision_width, 22)
+    net["patches"] = nn.Linear(recipe.vision[-1], 22)
     return Learner(net, mllm, recipe)
 
 
@@ -146,13 +146,15 @@ def test_the_loss_is_what_its_parts_say(tiny_world, learner, mllm, text, recipe)
                 u_BLD = mllm.guide(out.hidden_states[-1][:, first - 1 : first + 1])
                 aligned.append((u_BLD[0] - rows["tokens_BLD"][i]).square().mean())
             if pixels is not None:
-                tower = mllm.model.model.vision_tower(pixels, output_hidden_states=True)
-                said_NC = learner.net["patches"](tower.hidden_states[-2][0, 1:])
-                patches += functional.cross_entropy(said_NC, rows["patches_BN"][i], reduction="none").unbind()
+                said_NC = learner.net["patches"](mllm.model.model.vision_tower(pixels).last_hidden_state[0])
+                for said_C, cls in zip(said_NC, rows["patches_BN"][i], strict=True):
+                    patches.append((1.0 if cls else 0.25, functional.cross_entropy(said_C, cls)))
     loss, parts = learner(batch, counted(batch))
-    for name, expected in {"words": words, "align": aligned, "patches": patches}.items():
+    for name, expected in {"words": words, "align": aligned}.items():
         assert torch.allclose(parts[name], torch.stack(expected).mean(), rtol=1e-4), name
-    assert counted(batch).tolist() == [len(words), len(aligned), len(patches)]
+    weights = [weight for weight, _ in patches]
+    assert torch.allclose(parts["patches"], sum(weight * error for weight, error in patches) / sum(weights), rtol=1e-4)
+    assert counted(batch).tolist() == [len(words), len(aligned), sum(weights)]
     assert torch.allclose(loss, parts["words"] + parts["align"] + 0.5 * parts["patches"])
 
 
@@ -268,6 +270,6 @@ def test_a_run_begins_from_another_ones_averaged_weights(tmp_path, straight_lang
 
 
 def test_what_it_is_asked_for_must_fit():
-    for wrong, said in (({"size": 100, "patch": 16}, "multiple of patch"), ({"width": 12}, "width"), ({"unseen": 2}, "unseen")):
+    for wrong, said in (({"vision": (33,)}, "vision"), ({"width": 12}, "width"), ({"unseen": 2}, "unseen")):
         with pytest.raises(ValueError, match=said):
             LanguageRecipe(**wrong)

@@ -59,7 +59,7 @@ def test_train_goes_on_and_becomes_a_bundle(train, tiny_world, text_folder, tmp_
 
 
 TINY = {
-    "size": 32, "patch": 8, "vision-width": 16, "vision-layers": 2, "width": 32, "layers": 1, "head-width": 16,
+    "size": 32, "vision": "32,32", "width": 32, "layers": 1, "head-width": 16,
     "head-layers": 1, "batch": 4, "warmup": 1, "cooldown": 0, "checkpoint-every": 1, "sides": "0.3,0.5",
 }  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_train_language_goes_on_and_is_added_to_a_bundle(train, tiny_world, text
         (["scenes", "--out", "run", "--blocks", "32,x"], "blocks.1"),
         (["scenes", "--out", "run"], "train text"),
         (["export", "run", "--out", "b", "--card", "README.md"], "README.md"),
-        (["language", "--out", "run", "--size", "100"], "multiple of patch"),
+        (["language", "--out", "run", "--vision", "33"], "vision.0"),
         (["language", "--out", "run"], "train text"),
         (["add-language", "run", "bundle"], "no checkpoint"),
         (["text", "--out", "."], "exists"),

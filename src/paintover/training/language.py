@@ -31,6 +31,8 @@ from paintover.training.log import Log
 from paintover.training.recipe import check_resumes, write
 from paintover.training.stopping import anywhere, asked_to_stop, ignore_signals
 
+GROUND = 0.25  # weight of a patch that no thing covers, as most are
+
 
 def train(
     out: Path, recipe: LanguageRecipe, root: Path, photos: Path | None, text: SentenceText, tokenizer: Path, *, workers: int = 1
@@ -39,7 +41,7 @@ def train(
 
     tokenizer: the tokenizer.json of `text`, the denoiser's sentence encoder, whose words the language model shares.
     """
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # the vision tower's last layer is never read
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a process's share may ask nothing of a part
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused]
     )
@@ -52,7 +54,7 @@ def train(
         mllm.model.set_attn_implementation("eager")  # its backward is faster on a CPU than that of the fused kernel
     batches = LanguageBatches(root, photos, mllm, text, recipe, share)
     net = as_module(mllm)
-    net["patches"] = nn.Linear(recipe.vision_width, 1 + len(batches.assets.classes))
+    net["patches"] = nn.Linear(recipe.vision[-1], 1 + len(batches.assets.classes))
     last = checkpoint.latest(out / "state")
     if last:
         check_resumes(out, recipe)
@@ -121,6 +123,15 @@ class Learner(nn.Module):
             rows = {name: value if value is None else value.to(device) for name, value in rows.items()}
             asked = Asked(rows["ids_BL"], rows["mask_BL"], rows["labels_BL"], rows["images_BN"])
             looked = None if rows["pixels_BCHW"] is None else self.mllm.look(rows["pixels_BCHW"])
+            if looked is not None:
+                seen_BNC = self.net["patches"](looked.last_hidden_state).float()
+                weight_C = torch.ones(seen_BNC.shape[-1], device=device)
+                weight_C[0] = GROUND
+                patches = functional.cross_entropy(
+                    seen_BNC.flatten(0, 1), rows["patches_BN"].flatten(), weight_C, reduction="sum"
+                )
+            if not (self.recipe.instruction_loss or self.recipe.align_loss):
+                continue  # it learns to look and nothing else, at a third of the cost
             states_BLD = self.mllm.hidden(asked, looked)
             said, labels_K = _answers(asked.labels_BL)
             logits_KV = self.mllm.model.lm_head(states_BLD[:, :-1][said]).float()
@@ -129,22 +140,19 @@ class Learner(nn.Module):
                 count = len(rows["tokens_BLD"])
                 u_BLD = self.mllm.guide(self.mllm.at_images(states_BLD, asked)[:count]).float()
                 align = align + (u_BLD - rows["tokens_BLD"]).square().mean(dim=(1, 2)).sum()
-            if looked is not None:
-                seen_BNC = self.net["patches"](looked.hidden_states[-2][:, 1:]).float()
-                patches = functional.cross_entropy(seen_BNC.flatten(0, 1), rows["patches_BN"].flatten(), reduction="sum")
         means_3 = torch.stack((words, align, patches)) / counts_3.clamp(min=1)
         weights_3 = torch.tensor((self.recipe.instruction_loss, self.recipe.align_loss, self.recipe.patch_loss), device=device)
         return (weights_3 * means_3).sum(), dict(zip(("words", "align", "patches"), means_3, strict=True))
 
 
 def counted(batch: dict[str, Any]) -> Tensor:
-    """counts_3 of a batch: tokens that are answered, rows with [IMG] tokens, patches of pictures."""
+    """counts_3 of a batch: tokens that are answered, rows with [IMG] tokens, patches by their weight."""
     counts_3 = torch.zeros(3)
     for rows in filter(None, (batch["seen"], batch["unseen"])):
         told, patches = rows["tokens_BLD"], rows["patches_BN"]
         counts_3[0] += len(_answers(rows["labels_BL"])[1])
         counts_3[1] += 0 if told is None else len(told)
-        counts_3[2] += 0 if patches is None else patches.numel()
+        counts_3[2] += 0 if patches is None else torch.where(patches > 0, 1.0, GROUND).sum()
     return counts_3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch.utils.data import Dataset
 
 from paintover.models.mllm import Mllm
 from paintover.models.text import TextEncoder
-from paintover.scenes import ambiguous, edits
+from paintover.scenes import ambiguous, edits, words
 from paintover.scenes.assets import Assets
 from paintover.scenes.looks import LOOKS
-from paintover.scenes.scene import Scene
+from paintover.scenes.scene import COLOURS, Scene, random_scene
 from paintover.training.batches import Share
 from paintover.training.language_recipe import LanguageRecipe
 
@@ -57,11 +58,8 @@ class LanguageBatches(Dataset[dict[str, Any]]):
 
     def _row(self, rng: np.random.Generator, seen: bool) -> dict[str, Any]:
         if seen and rng.random() < self.recipe.captions:
-            case = edits.make("remove", self.assets, rng, self.recipe.sides)
-            scene = case.before if rng.random() < 0.7 else case.after
-            answer, instruction, prompt = case.caption if scene is case.before else case.target_caption, "", CAPTION
-            assert scene is not None
-            return self._asked(instruction, answer, scene, prompt)
+            scene = self._described(rng)
+            return self._asked("", words.caption(scene), scene, CAPTION)
         if rng.random() < self.recipe.explicit:
             kind = str(rng.choice(list(EXPLICIT), p=list(EXPLICIT.values())))
             kind = str(rng.choice(list(LOOKS))) if kind == "look" else kind
@@ -69,6 +67,14 @@ class LanguageBatches(Dataset[dict[str, Any]]):
             kind = str(rng.choice(ambiguous.AMBIGUOUS, p=_AMBIGUOUS))
         case = edits.make(kind, self.assets, rng, self.recipe.sides)
         return self._asked(case.instruction, case.meant, case.before if seen else None, None)
+
+    def _described(self, rng: np.random.Generator) -> Scene:
+        """A scene to be described: its things in any colour, so that what they are is told by their shape."""
+        if rng.random() < 0.3:
+            return edits.make("free", self.assets, rng, self.recipe.sides).after
+        scene = random_scene(self.assets, rng, self.recipe.sides)
+        colours = [str(rng.choice(list(COLOURS))) if rng.random() < 0.35 else None for _ in scene.objects]
+        return replace(scene, objects=tuple(replace(o, colour=c) for o, c in zip(scene.objects, colours, strict=True)))
 
     def _asked(self, instruction: str, answer: str, scene: Scene | None, prompt: str | None) -> dict[str, Any]:
         pixels = patches = None

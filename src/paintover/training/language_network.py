@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from paintover.errors import PaintoverError
+from paintover.models.conv_tower import ConvTowerConfig
 from paintover.models.edit_head import EditHead
 from paintover.models.mllm import Mllm, Wording
 from paintover.models.quiet import quiet
@@ -25,7 +26,7 @@ def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> M
 
     What the sentence encoder knows of which words are alike is where it starts from; all else is random.
     """
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
     names = ("<im_patch>", "<im_start>", "<im_end>", *(f"[IMG{i}]" for i in range(recipe.image_tokens)))
     with quiet():
@@ -40,17 +41,14 @@ def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> M
         hidden_size=recipe.width, intermediate_size=recipe.width * 11 // 4, num_hidden_layers=recipe.layers,
         num_attention_heads=HEADS,
     )  # fmt: skip
-    vision = CLIPVisionConfig(
-        image_size=recipe.size, patch_size=recipe.patch, hidden_size=recipe.vision_width,
-        intermediate_size=3 * recipe.vision_width, num_hidden_layers=recipe.vision_layers, num_attention_heads=HEADS,
-    )  # fmt: skip
+    vision = ConvTowerConfig(recipe.size, recipe.vision)
     config = LlavaConfig(
         vision_config=vision,
         text_config=language,
         image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
-        image_seq_length=(recipe.size // recipe.patch) ** 2,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
     )
     model: Any = LlavaForConditionalGeneration(config)
     words_VD = text.model.get_input_embeddings().weight.detach().float()
