@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from paintover.datasets import magicbrush, mgie_release, parquet, table, told
+from paintover.datasets.columns import by_split
 from paintover.datasets.dataset import Dataset
 from paintover.datasets.instruct_pix2pix import Clip, InstructPix2Pix
 from paintover.datasets.magicbrush import MagicBrush
@@ -39,8 +40,6 @@ def open_dataset(
     InstructPix2Pix's pairs. masks: open them too. skip_broken: see Dataset. Raises RowError, one line that says what to do.
     """
     path = Path(path)
-    if not path.exists():
-        raise RowError(f"{path}: no such file or folder; name a dataset's")
     kind = recognise(path) if kind is None else kind
     if kind not in KINDS:
         raise RowError(f"a dataset cannot be of the kind {kind!r}; it is one of {', '.join(KINDS)}")
@@ -65,8 +64,21 @@ def open_dataset(
     return Dataset(rows, known, limits=limits, masks=masks, skip_broken=skip_broken)
 
 
+def splits_of(path: Path, kind: str, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The splits that the dataset in a layout has, as published. Raises RowError when its files cannot be read."""
+    if kind == "magicbrush":
+        return tuple(magicbrush.found(path))
+    if kind == "parquet":
+        return tuple(by_split(parquet.shards(path)))
+    if kind == "table":
+        return table.splits(path, columns)
+    return MgieRelease.splits if kind == "mgie" else InstructPix2Pix.splits
+
+
 def recognise(path: Path) -> str:
-    """Which of KINDS the files at `path` look like. Raises RowError when they look like none."""
+    """Which of KINDS the files at `path` look like. Raises RowError when they look like none, or there are none."""
+    if not path.exists():
+        raise RowError(f"{path}: no such file or folder; name a dataset's")
     if path.is_dir():
         if mgie_release.found(path):
             return "mgie"

@@ -30,19 +30,13 @@ class Table:
     """
 
     def __init__(self, path: Path, split: str, columns: Mapping[str, str] | None = None, pictures: Path | None = None) -> None:
-        self.path = path
-        files = by_split(tables(path))
-        read = {name: [(file, *self._read(file, columns or {})) for file in those] for name, those in files.items()}
         self.rows: list[tuple[Path, int, _Cells, dict[str, str], int | None]] = []  # file, row, cells, columns, which words
         names: dict[str, None] = {}
-        for name, those in read.items():
-            for file, cells, what in those:
-                for n, row in enumerate(cells, start=1):
-                    own = (optional(row.get(what["split"])) or name) if isinstance(row, dict) and "split" in what else name
-                    names[own] = None
-                    if own == split:
-                        self.rows += [(file, n, row, what, k) for k in _said(row, what)]
-        self.splits = tuple(names) or ("train",)
+        for name, file, n, cells, what in _numbered(path, columns or {}):
+            names[name] = None
+            if name == split:
+                self.rows += [(file, n, cells, what, k) for k in _said(cells, what)]
+        self.splits = tuple(names)
         self.split = chosen(split, self.splits, path)
         self.pictures = pictures
         self._check_ids()
@@ -72,16 +66,6 @@ class Table:
             turn=turn_of(get.get("turn")),
         )
 
-    def _read(self, file: Path, columns: Mapping[str, str]) -> tuple[list[_Cells], dict[str, str]]:
-        try:
-            rows = list(_rows(file))
-        except (OSError, ValueError, csv.Error, RecursionError) as error:
-            raise RowError(f"{file} is no readable table ({reason(error)}); give CSV, TSV, JSON or JSONL in UTF-8") from None
-        names = dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)
-        if not names:
-            raise RowError(f"{file} has no rows; expected columns for the source, the target and the instruction")
-        return rows, find(names, columns, file)
-
     def _check_ids(self) -> None:
         seen: dict[str, str] = {}
         for file, n, cells, what, k in self.rows:
@@ -92,6 +76,30 @@ class Table:
                         f"{where}: its id {name!r} is that of {seen[name]} too; say which column is the id (id=NAME)"
                     )
                 seen[name] = where
+
+
+def splits(path: Path, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What the splits are called, in the order that they come in. Raises RowError as Table does."""
+    return tuple(dict.fromkeys(name for name, *_ in _numbered(path, columns or {})))
+
+
+def _numbered(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, Path, int, _Cells, dict[str, str]]]:
+    """Each row's split, file, number from 1, cells, and what its file's columns are."""
+    for name, files in by_split(tables(path)).items():
+        for file in files:
+            try:
+                rows = list(_rows(file))
+            except (OSError, ValueError, csv.Error, RecursionError) as error:
+                raise RowError(
+                    f"{file} is no readable table ({reason(error)}); give CSV, TSV, JSON or JSONL in UTF-8"
+                ) from None
+            names = dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)
+            if not names:
+                raise RowError(f"{file} has no rows; expected columns for the source, the target and the instruction")
+            what = find(names, columns, file)
+            for n, row in enumerate(rows, start=1):
+                own = optional(row.get(what["split"])) if isinstance(row, dict) and "split" in what else None
+                yield own or name, file, n, row, what
 
 
 def _rows(file: Path) -> Iterator[_Cells]:

@@ -1,0 +1,131 @@
+"""`paintover train check-data` and `paintover train expressive`: datasets of others, looked through and made ready for MGIE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paintover.cli.shared import AsJson, Device, counted, plain, print_json, tell
+from paintover.cli.train import group
+from paintover.errors import RequestError
+
+Data = Annotated[Path, typer.Argument(help="A dataset's folder, or its table.")]
+Kind = Annotated[
+    str | None, typer.Option(help="instruct-pix2pix, magicbrush, mgie, parquet, table (default: what its files look like).")
+]
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", metavar="WHAT=NAME", help="What a table calls a column: source=file_0, ...")
+]
+Pictures = Annotated[Path | None, typer.Option(help="The folder that a table names its pictures from (default: its own).")]
+
+
+@group.command()
+def check_data(
+    *,
+    data: Data,
+    kind: Kind = None,
+    split: Annotated[str | None, typer.Option(help="One split alone (default: all).")] = None,
+    expressive: Annotated[Path | None, typer.Option(help="What `train expressive` made of it.")] = None,
+    column: Columns = None,
+    pictures: Pictures = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each split.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Read a dataset row by row, pictures too: how many pairs, splits, sizes, the first instructions, what is broken."""
+    from dataclasses import asdict
+
+    from paintover.datasets import open_dataset
+    from paintover.datasets.check import check
+    from paintover.datasets.opening import recognise, splits_of
+
+    kind = kind or recognise(data)
+    options: dict[str, Any] = {"expressive": expressive, "columns": _columns(column), "pictures": pictures}
+    names = splits_of(data, kind, options["columns"]) if split is None else (split,)
+    found = []
+    for name in names:
+        dataset = open_dataset(data, kind, name, **options)
+        with counted(f"reading {name}") as bar:
+            found.append(check(dataset, rows, bar))
+    if json:
+        print_json({"kind": kind, "splits": [asdict(part) for part in found]})
+    else:
+        print(f"{data}: {kind}")
+        for part in found:
+            _print(part)
+    if count := sum(len(part.broken) for part in found):
+        raise RequestError(f"{count} of the rows that were read cannot be used; mend them, or train with --skip-broken")
+
+
+@group.command()
+def expressive(
+    *,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A JSONL file; rows that are in it already are skipped.")],
+    llava: Annotated[str, typer.Option(help="A LLaVA in transformers' layout: a folder, or owner/name[@revision].")],
+    summariser: Annotated[str, typer.Option(help="A T5 that sums up: likewise.")] = "google/flan-t5-xxl",
+    kind: Kind = None,
+    split: Annotated[str, typer.Option(help="The split to tell.")] = "train",
+    column: Columns = None,
+    pictures: Pictures = None,
+    share: Annotated[str, typer.Option(metavar="K/N", help="Every N-th row from the K-th (from 0), for N devices.")] = "0/1",
+    batch: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
+    tokens: Annotated[int, typer.Option(min=1, help="The most that LLaVA says.")] = 1024,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out rows that cannot be read.")] = False,
+    device: Device = None,
+) -> None:
+    """Say in full what each instruction of a dataset means for its picture: what MGIE's language model learns to say.
+
+    LLaVA tells at length what the picture would be like, the summariser sums it up in one or two sentences. Stop it at any
+    moment; the same command goes on.
+    """
+    from paintover.datasets import open_dataset
+    from paintover.datasets.told import share_of
+
+    number, count = _share(share)
+    dataset = open_dataset(data, kind, split, columns=_columns(column), pictures=pictures, skip_broken=skip_broken)
+    from paintover.training.expressive import make
+
+    with counted("saying what is meant") as bar:
+        made = make(
+            out, dataset, llava, summariser,
+            share=(number, count), batch=batch, tokens=tokens, device=device, on_row=bar,
+        )  # fmt: skip
+    tell(f"paintover: {made.now} rows told, {made.before} had been before, {made.broken} broken and left out")
+    print(share_of(out, (number, count)))
+
+
+def _print(part: Any) -> None:
+    print(f"{part.split}: {part.rows} pairs" + (f", the first {part.read + len(part.broken)} read" if _partly(part) else ""))
+    if part.sizes:
+        (h0, w0), (h1, w1) = part.sizes
+        sizes = f"{w0} x {h0}" + ("" if (h0, w0) == (h1, w1) else f" to {w1} x {h1}")
+        resized = f"; {part.resized} with a goal of another size" if part.resized else ""
+        print(f"  sizes: {sizes}{resized}")
+        print(f"  with an expressive instruction: {part.told}")
+    for words in part.first:
+        print(f"  {plain(words)}")
+    for line in part.broken:
+        print(f"  broken: {plain(line)}")
+
+
+def _partly(part: Any) -> bool:
+    return part.read + len(part.broken) < part.rows
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    columns = {}
+    for text in given or ():
+        what, equals, name = text.partition("=")
+        if not equals or not name:
+            raise RequestError(f"--column is {text!r}; expected WHAT=NAME, such as source=file_0")
+        columns[what] = name
+    return columns
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not slash or not number.isdecimal() or not count.isdecimal() or not int(number) < int(count):
+        raise RequestError(f"--share is {text!r}; expected K/N with K from 0 to N - 1, such as 0/4")
+    return int(number), int(count)
