@@ -1,8 +1,8 @@
 """MGIE's joint training: the language model learns to say what is meant, and with the edit head to guide the denoiser.
 
-Algorithm 1 of Fu et al. 2024: L_all = L_ins + 0.5 L_edit. L_ins is the cross-entropy of the expressive instruction and its [IMG]
-tokens, L_edit the denoiser's error when it is told U = T(h + e). Of the language model only the word embeddings and the LM head
-learn, of the rest the edit head and the whole denoiser; vision tower, projector and transformer blocks stay as they are.
+Algorithm 1 of Fu et al. 2024: L_all = L_ins + 0.5 L_edit. L_ins is the cross-entropy of the expressive instruction and its
+[IMG] tokens, L_edit the denoiser's error when it is told U = T(h + e). Of the language model only the word embeddings and the LM
+head learn, of the rest the edit head and the whole denoiser; vision tower, projector and transformer blocks stay as they are.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Learner(nn.Module):
 
     def __init__(self, bundle: Bundle, mllm: Mllm, recipe: MgieRecipe) -> None:
         super().__init__()
+        if not isinstance(bundle.denoiser, Denoiser):
+            raise PaintoverError(f"MGIE guides a diffusion model with a UNet; {bundle.name} is none")
         self.denoiser = bundle.denoiser.around(copy.deepcopy(bundle.denoiser.unet).float())
         self.mllm, self.recipe = mllm, recipe
         llava = mllm.model
@@ -56,19 +58,16 @@ class Learner(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         """For the optimiser: the denoiser at its learning rate, all else at the language model's."""
         own = [p for name, p in self.named_parameters() if not name.startswith("unet.")]
-        groups = [
-            {"params": own, "lr": self.recipe.lr},
-            {"params": list(self.unet.parameters()), "lr": self.recipe.denoiser_lr},
-        ]
-        return [{**group, "most": group["lr"]} for group in groups]
+        groups = ((own, self.recipe.lr), (list(self.unet.parameters()), self.recipe.denoiser_lr))
+        return [{"params": parameters, "lr": lr, "most": lr} for parameters, lr in groups]
 
     def forward(
-        self, batch: dict[str, Any], x0_BCHW: Tensor, image_BCHW: Tensor, drawn: dict[str, Tensor]
+        self, batch: dict[str, Any], x0_BCHW: Tensor, image_BCHW: Tensor, weight_BCHW: Tensor, drawn: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The losses "words" (L_ins) and "edit" (L_edit).
 
-        x0_BCHW: the target's scaled latents. image_BCHW: the source's unscaled ones. drawn: t_B, noise_BCHW, and chance_B,
-        uniform in 0..1, by which words and pictures are dropped.
+        x0_BCHW: the target's scaled latents. image_BCHW: the source's unscaled ones. weight_BCHW: of the error. drawn: t_B,
+        noise_BCHW, and chance_B, uniform in 0..1, by which words and pictures are dropped.
         """
         device = x0_BCHW.device
         words_loss, parts = torch.zeros((), device=device), []
@@ -84,7 +83,7 @@ class Learner(nn.Module):
         tokens_BLD = torch.cat([tokens for tokens, _ in parts])
         pooled_BD = None if parts[0][1] is None else torch.cat([pooled for _, pooled in parts if pooled is not None])
         image_BCHW = image_BCHW * ~no_picture_B.view(-1, 1, 1, 1)
-        edit_loss = _edit_loss(self.denoiser, x0_BCHW, image_BCHW, drawn, batch["weight_B1HW"], tokens_BLD, pooled_BD)
+        edit_loss = _edit_loss(self.denoiser, x0_BCHW, image_BCHW, weight_BCHW, drawn, tokens_BLD, pooled_BD)
         return {"words": words_loss, "edit": edit_loss}
 
     def _answered(self, asked: Asked, pixels_SCHW: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -114,8 +113,8 @@ def _edit_loss(
     denoiser: Denoiser,
     x0_BCHW: Tensor,
     image_BCHW: Tensor,
+    weight_BCHW: Tensor,
     drawn: dict[str, Tensor],
-    weight_B1HW: Tensor,
     tokens_BLD: Tensor,
     pooled_BD: Tensor | None,
 ) -> Tensor:
@@ -132,8 +131,7 @@ def _edit_loss(
         error_BCHW = output_BDHW[:, : denoiser.channels] - x0_BCHW
     else:
         error_BCHW = clean(output_BDHW, denoiser.codec_scale * image_BCHW) - x0_BCHW
-    weight_B1hw = functional.adaptive_avg_pool2d(weight_B1HW, error_BCHW.shape[-2:])
-    return (weight_B1hw * error_BCHW.square()).mean()
+    return (weight_BCHW * error_BCHW.square()).mean()
 
 
 def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[str, Any]], *, workers: int = 1) -> Path:
@@ -176,10 +174,10 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
     with asked_to_stop() as asked:
         for batch in loader:
             batch = _to(batch, accelerator.device)
-            x0_BCHW, image_BCHW = _latents(bundle, batch)
-            drawn = _drawn(recipe, step, batch, x0_BCHW, accelerator)
+            latents = _latents(bundle, batch)
+            drawn = _drawn(recipe, step, batch, latents[0], accelerator)
             with accelerator.autocast():
-                losses = wrapped(batch, x0_BCHW, image_BCHW, drawn)
+                losses = wrapped(batch, *latents, drawn)
             loss = recipe.instruction_loss * losses["words"] + recipe.edit_loss * losses["edit"]
             for group in optimiser.param_groups:
                 group["lr"] = group["most"] * recipe.rate(step)
@@ -202,12 +200,17 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
     return found
 
 
-def _latents(bundle: Bundle, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The target's scaled latents, and the source's unscaled ones: zeros where there is no source."""
-    with torch.no_grad():
-        x0_BCHW = bundle.codec.encode(batch["target_BCHW"])
-        image_BCHW = bundle.codec.encode(batch["source_BCHW"]) / bundle.codec.scale
-    return x0_BCHW, image_BCHW * batch["told_B"].view(-1, 1, 1, 1)
+@torch.no_grad()
+def _latents(bundle: Bundle, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """The target's scaled latents, the source's unscaled ones (zeros where there is no source), and the error's weight."""
+    x0_BCHW = bundle.codec.encode(batch["target_BCHW"])
+    image_BCHW = bundle.codec.encode(batch["source_BCHW"]) / bundle.codec.scale * batch["told_B"].view(-1, 1, 1, 1)
+    weight_B1HW = batch["weight_B1HW"]
+    if bundle.in_pixels:  # as the pixels are put into channels: three of each, for R, G and B
+        weight_BCHW = functional.pixel_unshuffle(weight_B1HW, bundle.codec.factor).repeat(1, 3, 1, 1)
+    else:
+        weight_BCHW = functional.avg_pool2d(weight_B1HW, bundle.codec.factor)
+    return x0_BCHW, image_BCHW, weight_BCHW
 
 
 def _drawn(

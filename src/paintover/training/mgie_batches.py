@@ -43,8 +43,8 @@ class MgieBatches(Dataset[dict[str, Any]]):
 
     source_BCHW, target_BCHW: pixels in [-1, 1], size × size. weight_B1HW: of the error. told_B: 1 where a source is shown.
     levels_B2: from which to which noise level, 0 to 1, the row is learnt. tokens_KLD, pooled_KD: the text encoder's states of
-    the first K rows, and one more of no words at all. asked: `models.mllm.Asked` of the others by field, or None; pixels_SCHW: of the last S rows, as the vision
-    tower takes them, or None.
+    the first rows, and one more of no words at all. asked: `models.mllm.Asked` of the others by field, or None. pixels_SCHW: of
+    the last S rows, as the vision tower takes them, or None.
     """
 
     def __init__(
