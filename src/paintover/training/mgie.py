@@ -1,8 +1,8 @@
 """MGIE's joint training: the language model learns to say what is meant, and with the edit head to guide the denoiser.
 
 Algorithm 1 of Fu et al. 2024: L_all = L_ins + 0.5 L_edit. L_ins is the cross-entropy of the expressive instruction and its
-[IMG] tokens, L_edit the denoiser's error when it is told U = T(h + e). Of the language model only the word embeddings and the LM
-head learn, of the rest the edit head and the whole denoiser; vision tower, projector and transformer blocks stay as they are.
+[IMG] tokens, L_edit the denoiser's error when it is told U = T(h + e). Of the language model only the word embeddings and the
+LM head learn, of the rest the edit head and the whole denoiser; vision tower, projector and blocks stay as they are.
 """
 
 from __future__ import annotations
