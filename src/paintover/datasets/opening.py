@@ -67,12 +67,16 @@ def open_dataset(
 def splits_of(path: Path, kind: str, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """The splits that the dataset in a layout has, as published. Raises RowError when its files cannot be read."""
     if kind == "magicbrush":
-        return tuple(magicbrush.found(path))
-    if kind == "parquet":
-        return tuple(by_split(parquet.shards(path)))
-    if kind == "table":
-        return table.splits(path, columns)
-    return MgieRelease.splits if kind == "mgie" else InstructPix2Pix.splits
+        found = tuple(magicbrush.found(path))
+    elif kind == "parquet":
+        found = tuple(by_split(parquet.shards(path)))
+    elif kind == "table":
+        found = table.splits(path, columns)
+    else:
+        found = MgieRelease.splits if kind == "mgie" else InstructPix2Pix.splits
+    if not found:
+        raise RowError(f"{path} has nothing in the layout {kind}")
+    return found
 
 
 def recognise(path: Path) -> str:
