@@ -18,12 +18,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from paintover import cli
 from paintover.conditions import mgie as conditions
 from paintover.errors import ModelError
 from paintover.models import bundle
+from paintover.models.llava_import import import_llava
 from paintover.models.mgie_import import import_mgie
 
 WIDTH, LAYERS, FEED = 32, 2, 48
@@ -390,18 +398,27 @@ def test_a_delta_is_added_to_its_llama(made, base, picture, tmp_path):
     check(tmp_path / "out", made, picture, weights=sums)
 
 
-def test_rows_of_a_delta(made, tmp_path):
-    from paintover.models.llava_import import read_llava
-
+def test_llava_alone_becomes_a_folder_of_transformers(made, tmp_path):
+    """With a delta: the first rows of embeddings and head are sums, the rest and the projector are the delta's own."""
+    torch.manual_seed(11)
     below = {name: tensor.half() for name, tensor in llama(len(LETTERS)).items()}
     (tmp_path / "llama").mkdir()
     save_file(below, tmp_path / "llama" / "model.safetensors")
-    read = read_llava(made.llava, tmp_path / "llama", made.clip)
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+    import_llava(made.llava, tmp_path / "out", llama=tmp_path / "llama", vision=made.clip)
+    model, info = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    state = model.state_dict()
+    for name, here in (("model.embed_tokens.weight", "model.language_model.embed_tokens.weight"), ("lm_head.weight",) * 2):
         rows = made.weights[name].clone()
         rows[: len(LETTERS)] += below[name]
-        assert torch.equal(read.tensor(name), rows)
-        assert not torch.equal(rows, made.weights[name])
+        assert torch.equal(state[here], rows)
+        assert torch.equal(rows[len(LETTERS) :], made.weights[name][len(LETTERS) :])
+        assert not torch.equal(rows[: len(LETTERS)], made.weights[name][: len(LETTERS)])
+    up = "layers.1.mlp.up_proj.weight"
+    assert torch.equal(state[f"model.language_model.{up}"], made.weights[f"model.{up}"] + below[f"model.{up}"])
+    assert torch.equal(state["model.multi_modal_projector.linear_1.weight"], made.weights["model.mm_projector.weight"])
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "out")
+    assert tokenizer.convert_tokens_to_ids("<im_patch>") == model.config.image_token_id == len(LETTERS)
 
 
 def test_the_vision_tower_that_llava_brings_along_is_its_own(made, base, picture, tmp_path):
@@ -520,7 +537,7 @@ def test_nothing_is_replaced_unasked(made, base, picture, tmp_path):
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     for force in (False, True):
-        with pytest.raises(ModelError, match="is no bundle" if force else "exists"):
+        with pytest.raises(ModelError, match="is no model" if force else "exists"):
             bring(made, base, out, force=force)
     assert (out / "mine.txt").read_text() == "mine"
     shutil.copytree(base, out, dirs_exist_ok=True)

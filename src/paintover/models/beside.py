@@ -15,16 +15,16 @@ from paintover.models.files import STEMS, files, read_json, weights
 
 
 @contextmanager
-def whole(out: Path, force: bool = False) -> Iterator[Path]:
+def whole(out: Path, force: bool = False, mark: str = "model_index.json") -> Iterator[Path]:
     """An empty folder to be filled, which then becomes `out`; if anything fails, nothing of it is left.
 
-    Raises ModelError where `out` exists and `force` is not given, or it is no bundle that could be replaced.
+    Raises ModelError where `out` exists and `force` is not given, or it has no `mark` and is therefore no model to be replaced.
     """
     if out.exists() or out.is_symlink():
         if not force:
             raise ModelError(f"{out} exists; name another folder, or replace it with --force")
-        if not (out / "model_index.json").is_file() or out.is_symlink():
-            raise ModelError(f"{out} is no bundle, so it is not replaced; name another folder")
+        if not (out / mark).is_file() or out.is_symlink():
+            raise ModelError(f"{out} is no model, so it is not replaced; name another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
@@ -46,10 +46,10 @@ def whole(out: Path, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def copy_base(base: Path, folder: Path, **changes: object) -> None:
-    """Copies a bundle without its UNet's weights, its card, and a multimodal language model that it may have.
+def copy_base(base: Path, folder: Path, unet: bool = False) -> None:
+    """Copies a bundle without its UNet's weights (with them: `unet`), its card, and a language model that it may have.
 
-    changes: to model_index.json. What is named there and is no part of a bundle here (a safety checker) is named no more.
+    What model_index.json names and is no part of a bundle here (a safety checker) is named no more.
     """
     names = files(base)
     chosen = {file for part, stem in STEMS.items() if _has(names, part) for file in weights(base, part, stem)[0]}
@@ -57,11 +57,11 @@ def copy_base(base: Path, folder: Path, **changes: object) -> None:
         part = name.rpartition("/")[0]
         weighty = path.suffix == ".safetensors" and part in STEMS
         stale = weighty and path not in chosen
-        if part.split("/")[0] == "mgie" or stale or (part == "unet" and name != "unet/config.json"):
+        if part.split("/")[0] == "mgie" or stale or (part == "unet" and not unet and name != "unet/config.json"):
             continue
         (folder / part).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
-    index = read_json(base, "model_index.json") | changes
+    index = read_json(base, "model_index.json")
     for part, entry in index.items():
         if isinstance(entry, list) and not (folder / part).is_dir():
             index[part] = [None, None]

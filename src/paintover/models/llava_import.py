@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,11 @@ import torch
 from torch import Tensor
 
 from paintover.errors import ModelError
-from paintover.models.shards import Plan, Shards, fitting, of_folder
+from paintover.models.beside import whole
+from paintover.models.mgie_tokens import arranged, read_tokenizer, sources, with_tokens
+from paintover.models.mllm import Wording
+from paintover.models.quiet import quiet
+from paintover.models.shards import Plan, Shards, counting, fitting, of_folder, write
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, PreTrainedTokenizerFast
@@ -26,6 +31,42 @@ _BUFFERS = re.compile(r"rotary_emb\.inv_freq$|position_ids$")  # made anew by wh
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # CLIP's mean and standard deviation
 _ROWS = ("model.embed_tokens.weight", "lm_head.weight")
 _INSIDE = re.compile(r"model\.vision_tower\.(?:0\.)?(?:vision_model\.)?")
+
+
+def import_llava(
+    folder: Path,
+    out: Path,
+    *,
+    llama: Path | None = None,
+    vision: Path | None = None,
+    force: bool = False,
+    report: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes LLaVA as transformers' folder `out`, in half precision: what `mgie_new` starts from. Arguments: see `import_mgie`.
+
+    `out` appears when it is complete. Raises ModelError, one line, for what is missing, broken or does not fit.
+    """
+    old = read_llava(folder, llama, vision)
+    lacking = [name for name in _ROWS if name not in old.weights]
+    if lacking:
+        raise ModelError(f"LLaVA in {folder} does not fit: it has no {', no '.join(lacking)}")
+    tokenizer = read_tokenizer(folder)
+    known = dict(tokenizer.get_vocab())
+    wording = Wording("", ())
+    tokenizer = with_tokens(tokenizer, (wording.patch, wording.start, wording.end))
+    vocabulary = tokenizer.get_vocab()
+    order = sources(known, vocabulary, old.weights.shapes[_ROWS[0]][0], wording)
+    config = config_of(old, len(order), vocabulary[wording.patch], tokenizer)
+    plan = plan_of(old, config)
+    for name, of in (("model.language_model.embed_tokens.weight", _ROWS[0]), ("lm_head.weight", _ROWS[1])):
+        plan[name] = (len(order), old.config["hidden_size"]), partial(_rows, old, of, order)
+    mean, std = mean_and_std(old.vision)
+    with whole(out, force, mark="config.json") as part:
+        write(part, "model", plan, counting(report, len(plan)))
+        with quiet():
+            config.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+        (part / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}), encoding="utf-8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +185,10 @@ def mean_and_std(vision: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     file = vision / "preprocessor_config.json"
     told = _json(file) if file.is_file() else {}
     return tuple(told.get("image_mean", _OPENAI[0])), tuple(told.get("image_std", _OPENAI[1]))
+
+
+def _rows(llava: OldLlava, name: str, order: list[int | None]) -> Tensor:
+    return arranged(llava.tensor(name), order)
 
 
 def _old(name: str) -> str | None:

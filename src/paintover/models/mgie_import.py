@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from paintover.errors import ModelError
 from paintover.models.beside import copy_base, whole
@@ -18,7 +19,53 @@ from paintover.models.mgie_release import TOKENS, Release
 from paintover.models.mgie_tokens import PROMPT, image_tokens, read_tokenizer, sources, with_tokens
 from paintover.models.mllm import Wording
 from paintover.models.quiet import quiet
-from paintover.models.shards import MOST, write
+from paintover.models.shards import MOST, Plan, counting, write
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """What is to be written, before a tensor is read. odd: what is to be known of it, a line each."""
+
+    unet: Plan
+    edit_head: Plan
+    language: Plan
+    config: LlavaConfig
+    tokenizer: PreTrainedTokenizerFast
+    settings: dict[str, Any]
+    odd: list[str]
+
+
+def plan(llava: Path, mgie: Path, base: Path, llama: Path | None = None, vision: Path | None = None) -> Planned:
+    """How the folders go together: see `import_mgie`. Raises ModelError, one line, for what is missing or does not fit."""
+    if not {"instruct", "unet"} <= describe(base, str(base)).capabilities:
+        raise ModelError(f"{base} has no UNet that takes a source picture; name InstructPix2Pix, or another that has, as base")
+    release, old = Release(mgie), read_llava(llava, llama, vision)
+    _fits(release, old.config.get("hidden_size"), base)
+    tokenizer = read_tokenizer(llava)
+    known = dict(tokenizer.get_vocab())
+    wording = Wording(PROMPT, image_tokens(TOKENS))
+    if not old.config.get("mm_use_im_start_end", wording.start in known):
+        raise ModelError(f"LLaVA in {llava} puts no {wording.start} before a picture (mm_use_im_start_end); MGIE's LLaVA does")
+    tokenizer = with_tokens(tokenizer, (wording.patch, wording.start, wording.end, *wording.image_tokens))
+    vocabulary = tokenizer.get_vocab()
+    order = sources(known, vocabulary, release.rows, wording)
+    config = config_of(old, len(order), vocabulary[wording.patch], tokenizer)
+    language = plan_of(old, config)
+    shape = (len(order), release.width)
+    language["model.language_model.embed_tokens.weight"] = shape, partial(release.embeddings, order)
+    language["lm_head.weight"] = shape, partial(release.language_head, order)
+    odd = []
+    without = sorted(token for token, place in vocabulary.items() if order[place] is None)
+    if without:
+        odd.append(f"the release has no row for {', '.join(without[:5])} of the tokenizer; they got the mean of the others")
+    if release.differs():
+        odd.append("emb in mllm.pt is not what its embeddings end with; the [IMG] tokens got emb")
+    mean, std = mean_and_std(old.vision)
+    settings = {"format": 1, "wording": asdict(wording), "edit_head": release.head.config, "mean": mean, "std": std}
+    return Planned(release.unet(base), release.edit_head(), language, config, tokenizer, settings, odd)
 
 
 def import_mgie(
@@ -42,54 +89,20 @@ def import_mgie(
 
     `out` appears when it is complete. Raises ModelError, one line, for what is missing, broken or does not fit.
     """
-    if not {"instruct", "unet"} <= describe(base, str(base)).capabilities:
-        raise ModelError(f"{base} has no UNet that takes a source picture; name InstructPix2Pix, or another that has, as base")
-    release, old = Release(mgie), read_llava(llava, llama, vision)
-    _fits(release, old.config.get("hidden_size"), base)
-    unet, edit_head = release.unet(base), release.edit_head()
-
-    tokenizer = read_tokenizer(llava)
-    known = dict(tokenizer.get_vocab())
-    wording = Wording(PROMPT, image_tokens(TOKENS))
-    if not old.config.get("mm_use_im_start_end", wording.start in known):
-        raise ModelError(f"LLaVA in {llava} puts no {wording.start} before a picture (mm_use_im_start_end); MGIE's LLaVA does")
-    tokenizer = with_tokens(tokenizer, (wording.patch, wording.start, wording.end, *wording.image_tokens))
-    vocabulary = tokenizer.get_vocab()
-    order = sources(known, vocabulary, release.rows, wording)
-    config = config_of(old, len(order), vocabulary[wording.patch], tokenizer)
-    language = plan_of(old, config)
-    shape = (len(order), release.width)
-    language["model.language_model.embed_tokens.weight"] = shape, partial(release.embeddings, order)
-    language["lm_head.weight"] = shape, partial(release.language_head, order)
-
-    done, total = 0, len(unet) + len(edit_head) + len(language)
-
-    def told() -> None:
-        nonlocal done
-        done += 1
-        if report is not None:
-            report(done, total)
-
-    mean, std = mean_and_std(old.vision)
-    settings = {"format": 1, "wording": asdict(wording), "edit_head": release.head.config, "mean": mean, "std": std}
+    planned = plan(llava, mgie, base, llama, vision)
+    told = counting(report, len(planned.unet) + len(planned.edit_head) + len(planned.language))
     with whole(out, force) as part:
         copy_base(base, part)
-        write(part / "unet", "diffusion_pytorch_model", unet, told, most)
-        write(part / "mgie" / "edit_head", "model", edit_head, told, most)
-        write(part / "mgie" / "language_model", "model", language, told, most)
+        own = part / "mgie"
+        write(part / "unet", "diffusion_pytorch_model", planned.unet, told, most)
+        write(own / "edit_head", "model", planned.edit_head, told, most)
+        write(own / "language_model", "model", planned.language, told, most)
         with quiet():
-            config.save_pretrained(part / "mgie" / "language_model")
-            tokenizer.save_pretrained(part / "mgie" / "tokenizer")
-        (part / "mgie" / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            planned.config.save_pretrained(own / "language_model")
+            planned.tokenizer.save_pretrained(own / "tokenizer")
+        (own / "config.json").write_text(json.dumps(planned.settings, indent=1) + "\n", encoding="utf-8")
         (part / "README.md").write_text(CARD, encoding="utf-8")
-
-    odd = []
-    without = sorted(token for token, place in vocabulary.items() if order[place] is None)
-    if without:
-        odd.append(f"the release has no row for {', '.join(without[:5])} of the tokenizer; they got the mean of the others")
-    if release.differs():
-        odd.append("emb in mllm.pt is not what its embeddings end with; the [IMG] tokens got emb")
-    return odd
+    return planned.odd
 
 
 def _fits(release: Release, hidden: int | None, base: Path) -> None:

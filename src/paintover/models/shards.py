@@ -83,7 +83,7 @@ def write(
     folder: Path,
     stem: str,
     plan: Plan,
-    told: Callable[[], None] | None = None,
+    told: Callable[[], None] = lambda: None,
     most: int = MOST,
 ) -> None:
     """Writes folder/stem.safetensors, or as many shards of `most` bytes as it takes and their index, in half precision.
@@ -107,8 +107,7 @@ def write(
         made = {}
         for name in names:
             made[name] = halved(plan[name][1](), name)
-            if told is not None:
-                told()
+            told()
         with (folder / file).open("wb") as stream:
             put(stream, made, {"format": "pt"})
         weight_map |= dict.fromkeys(names, file)
@@ -116,6 +115,19 @@ def write(
         total = sum(2 * torch.Size(shape).numel() for shape, _ in plan.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def counting(report: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
+    """What tells `report` how many tensors of `total` are done, each time that it is called."""
+    done = 0
+
+    def one() -> None:
+        nonlocal done
+        done += 1
+        if report is not None:
+            report(done, total)
+
+    return one
 
 
 def halved(tensor: Tensor, name: str) -> Tensor:
