@@ -121,7 +121,10 @@ def expressive(
 
 
 def _print(part: Any) -> None:
-    print(f"{part.split}: {part.rows} pairs" + (f", the first {part.read + len(part.broken)} read" if _partly(part) else ""))
+    print(
+        f"{part.split}: {part.rows} pair{'s' if part.rows != 1 else ''}"
+        + (f", the first {part.read + len(part.broken)} read" if _partly(part) else "")
+    )
     if part.sizes:
         (h0, w0), (h1, w1) = part.sizes
         sizes = f"{w0} x {h0}" + ("" if (h0, w0) == (h1, w1) else f" to {w1} x {h1}")

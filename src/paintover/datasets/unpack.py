@@ -54,12 +54,16 @@ def unpack(dataset: Dataset, out: Path, on_row: Callable[[int, int], None] | Non
 
 def _put(picture: Path | bytes, where: str, folder: Path, name: str) -> str:
     """Writes the file's bytes, and returns its path from the table's folder."""
-    try:
-        data = picture if isinstance(picture, bytes) else picture.read_bytes()
-    except OSError as error:
-        raise RowError(f"{where}: {picture}: {reason(error)}") from None
+    data = picture if isinstance(picture, bytes) else _bytes(picture, where)
     suffix = next((kind for head, kind in _KINDS.items() if data.startswith(head)), ".img")
     file = folder / f"{name}{suffix}"
     if not file.is_file() or file.stat().st_size != len(data):
         file.write_bytes(data)
     return f"{folder.name}/{file.name}"
+
+
+def _bytes(file: Path, where: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RowError(f"{where}: {file}: {reason(error)}") from None
