@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -22,6 +23,7 @@ from paintover.errors import PaintoverError
 from paintover.models.bundle import Bundle
 from paintover.models.denoiser import Denoiser, clean
 from paintover.models.mllm import Asked, Mllm
+from paintover.models.mllm_file import load_mllm
 from paintover.training import checkpoint
 from paintover.training.averaging import follow
 from paintover.training.denoiser import noise_seed
@@ -36,11 +38,13 @@ DROP = 0.05  # of each of: the words, words and picture, the picture
 class Learner(nn.Module):
     """The networks, as one module whose parameters are those that learn, under the names that a checkpoint keeps.
 
-    unet, embeddings, lm_head, head, and projector where the recipe says so.
+    unet, embeddings, lm_head, head, and projector where the recipe says so. They are float32, and so is all else but for
+    mixed precision, which leaves what does not learn as it was loaded.
     """
 
     def __init__(self, bundle: Bundle, mllm: Mllm, recipe: MgieRecipe) -> None:
         super().__init__()
+        assert isinstance(bundle.denoiser, Denoiser)
         if not isinstance(bundle.denoiser, Denoiser):
             raise PaintoverError(f"MGIE guides a diffusion model with a UNet; {bundle.name} is none")
         self.denoiser = bundle.denoiser.around(copy.deepcopy(bundle.denoiser.unet).float())
@@ -52,8 +56,10 @@ class Learner(nn.Module):
             self.projector = llava.model.multi_modal_projector
         for module in (*mllm.modules, self.unet):
             module.requires_grad_(False)
+        if not recipe.bf16:
+            llava.float()
         for module in self.children():
-            module.requires_grad_(True)
+            module.float().requires_grad_(True)
 
     def groups(self) -> list[dict[str, Any]]:
         """For the optimiser: the denoiser at its learning rate, all else at the language model's."""
@@ -62,10 +68,17 @@ class Learner(nn.Module):
         return [{"params": parameters, "lr": lr, "most": lr} for parameters, lr in groups]
 
     def forward(
-        self, batch: dict[str, Any], x0_BCHW: Tensor, image_BCHW: Tensor, weight_BCHW: Tensor, drawn: dict[str, Tensor]
+        self,
+        batch: dict[str, Any],
+        x0_BCHW: Tensor,
+        image_BCHW: Tensor,
+        weight_BCHW: Tensor,
+        drawn: dict[str, Tensor],
+        answers: Tensor,
     ) -> dict[str, Tensor]:
         """The losses "words" (L_ins) and "edit" (L_edit).
 
+        answers: how many tokens are answered (`answered`); where several processes share a batch, the mean of theirs.
         x0_BCHW: the target's scaled latents. image_BCHW: the source's unscaled ones. weight_BCHW: of the error. drawn: t_B,
         noise_BCHW, and chance_B, uniform in 0..1, by which words and pictures are dropped.
         """
@@ -84,17 +97,24 @@ class Learner(nn.Module):
         pooled_BD = None if parts[0][1] is None else torch.cat([pooled for _, pooled in parts if pooled is not None])
         image_BCHW = image_BCHW * ~no_picture_B.view(-1, 1, 1, 1)
         edit_loss = _edit_loss(self.denoiser, x0_BCHW, image_BCHW, weight_BCHW, drawn, tokens_BLD, pooled_BD)
-        return {"words": words_loss, "edit": edit_loss}
+        return {"words": words_loss / answers.clamp(min=1), "edit": edit_loss}
 
     def _answered(self, asked: Asked, pixels_SCHW: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The hidden states_BLD of questions and answers, and the cross-entropy of the answers."""
+        """The hidden states_BLD of questions and answers, and the summed cross-entropy of the answers."""
         with torch.no_grad() if not self.recipe.projector else torch.enable_grad():
             looked = None if pixels_SCHW is None else self.mllm.look(pixels_SCHW)
         states_BLD = self.mllm.hidden(asked, looked)
         labels_BL = asked.labels_BL[:, 1:]
         said = labels_BL != -100
         logits_KV = self.lm_head(states_BLD[:, :-1][said]).float()
-        return states_BLD, functional.cross_entropy(logits_KV, labels_BL[said])
+        return states_BLD, functional.cross_entropy(logits_KV, labels_BL[said], reduction="sum")
+
+
+def answered(batch: dict[str, Any]) -> Tensor:
+    """How many tokens of a batch's answers are predicted."""
+    if batch["asked"] is None:
+        return torch.zeros(())
+    return (batch["asked"]["labels_BL"][:, 1:] != -100).sum().float()
 
 
 def _read(tokens_KLD: Tensor, pooled_KD: Tensor | None, no_words_B: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -137,10 +157,17 @@ def _edit_loss(
 def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[str, Any]], *, workers: int = 1) -> Path:
     """Runs or resumes the recipe in `out`; returns the folder of the last checkpoint. As `training.denoiser.train` does.
 
-    bundle: where it begins, with a language model. batches: item `step` is this process's share of that step's batch, as
-    `training.mgie_batches.together` makes it. Raises PaintoverError where the folder holds a run of another recipe.
+    bundle: where it begins, on this process's device, with a language model. batches: item `step` is this process's share of
+    that step's batch, as `training.mgie_batches.together` makes it. Raises PaintoverError where the folder holds a run of
+    another recipe, or the bundle is no model of this kind.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available())
+    bundle.require("instruct", "mgie", "unet")
+    if bundle.description.sigma_data is not None:
+        raise PaintoverError(f"{bundle.name} corrects its pictures by sigma_data, which this training does not; name another")
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a process's share may ask nothing
+    accelerator = Accelerator(
+        mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused]
+    )
     if recipe.batch % accelerator.num_processes:
         raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {accelerator.num_processes} processes")
     torch.manual_seed(recipe.seed)
@@ -162,6 +189,7 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
     if accelerator.is_main_process:
         write(out, recipe)
     wrapped, optimiser = accelerator.prepare(learner, optimiser)
+    ema.to(accelerator.device)
     loader = DataLoader(
         Subset(batches, range(step, recipe.steps)),
         batch_size=None,
@@ -176,8 +204,9 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
             batch = _to(batch, accelerator.device)
             latents = _latents(bundle, batch)
             drawn = _drawn(recipe, step, batch, latents[0], accelerator)
+            answers = accelerator.reduce(answered(batch).to(accelerator.device), "mean")
             with accelerator.autocast():
-                losses = wrapped(batch, *latents, drawn)
+                losses = wrapped(batch, *latents, drawn, answers)
             loss = recipe.instruction_loss * losses["words"] + recipe.edit_loss * losses["edit"]
             for group in optimiser.param_groups:
                 group["lr"] = group["most"] * recipe.rate(step)
@@ -195,6 +224,7 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
             if stop:
                 break
     accelerator.wait_for_everyone()
+    load_mllm.cache_clear()  # this one has learnt; who asks the bundle next shall have its own
     found = checkpoint.latest(out / "state")
     assert found is not None
     return found

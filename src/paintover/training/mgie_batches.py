@@ -22,6 +22,7 @@ from paintover.training.batches import LEVELS, Share
 from paintover.training.mgie_recipe import MgieRecipe
 
 SORTS = ("captions", "instruct", "unseen", "seen")
+_REMEMBERED = 5_000  # texts
 _LENGTHS = 16  # rows of ids are as long as a multiple of this: kernels are prepared anew for each length that they meet
 
 
@@ -91,6 +92,8 @@ class MgieBatches(Dataset[dict[str, Any]]):
         if text not in self._known:
             tokens_BLD, pooled_BD = self.text.encode([text])
             self._known[text] = tokens_BLD[0], None if pooled_BD is None else pooled_BD[0]
+            if len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
         return self._known[text]
 
 
