@@ -1,4 +1,4 @@
-"""The commands that tell what there is: editors, models, doctor."""
+"""The commands that tell what there is: editors, doctor."""
 
 from __future__ import annotations
 
@@ -68,26 +68,6 @@ def _table(*columns: str) -> Any:
     for n, column in enumerate(columns):
         table.add_column(column, no_wrap=n == 0)
     return table
-
-
-@app.command()
-def models(*, as_json: AsJson = False) -> None:
-    """List the bundles that are known here."""
-    from paintover.models.listing import list_bundles
-
-    listings = list_bundles()
-    if as_json:
-        rows = [
-            {"name": m.name, "where": m.where, "can": sorted(m.capabilities), "licence": m.licence, "summary": m.summary}
-            for m in listings
-        ]
-        print_json({"models": rows})
-        return
-    for m in listings:  # no table: names are long, and to be copied
-        print(f"{m.name}\n    {m.where}; can {', '.join(sorted(m.capabilities))}; licence {m.licence or 'not stated'}")
-        if m.summary:
-            print(f"    {m.summary}")
-    print("Any folder in the diffusers layout works too: --model ./folder", file=sys.stderr)
 
 
 @app.command()
