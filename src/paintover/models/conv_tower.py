@@ -47,11 +47,15 @@ class ConvTower(PreTrainedModel):
             layers_per_block=config.layers,
             double_z=False,
         )
+        self.colours = nn.Linear(3, config.hidden_size)
         self.post_init()
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        cells_BDHW = self.encoder(self.unshuffle(pixel_values.to(self.dtype)))
-        tokens_BND = cells_BDHW.flatten(2).transpose(1, 2)
+        pixels_BCHW = pixel_values.to(self.dtype)
+        cells_BDHW = self.encoder(self.unshuffle(pixels_BCHW))
+        # The encoder's group norms take out how bright and how warm the whole picture is, which looks are made of.
+        colours_BCHW = nn.functional.avg_pool2d(pixels_BCHW, self.config.patch_size)
+        tokens_BND = cells_BDHW.flatten(2).transpose(1, 2) + self.colours(colours_BCHW.flatten(2).transpose(1, 2))
         return BaseModelOutputWithPooling(last_hidden_state=tokens_BND, hidden_states=(tokens_BND,))
 
     def _init_weights(self, module: nn.Module) -> None:
