@@ -174,6 +174,9 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
     mllm = bundle.mllm()
     if mllm.device.type == "cpu":
         mllm.model.set_attn_implementation("eager")  # its backward is faster on a CPU than that of the fused kernel
+    made, read = mllm.head.config["queries"], bundle.text.length
+    if made != read and (recipe.rows()["captions"] or recipe.rows()["instruct"]):
+        raise PaintoverError(f"{bundle.name} says {made} states of an edit, {read} of a text: set captions and instruct to 0")
     learner = Learner(bundle, mllm, recipe)
     if mllm.device.type == "cpu":
         from diffusers.models.attention_processor import AttnProcessor
