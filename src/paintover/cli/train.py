@@ -13,6 +13,7 @@ import typer
 from paintover.cli.shared import Photos, World, app
 from paintover.errors import RequestError
 from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.recipe import Recipe, Run, settle
 
 group = typer.Typer(no_args_is_help=True, help=r"Train the built-in model (needs: pip install 'paintover\[train]').")
@@ -99,6 +100,54 @@ def language(
     encoder = load(text)
     _begins(out)
     print(train(out, recipe, world, photos, encoder, text / "tokenizer" / "tokenizer.json", workers=workers))
+
+
+@group.command()
+@with_recipe(MgieRecipe)
+def mgie(
+    *,
+    out: RunFolder,
+    data: Annotated[Path | None, typer.Option(help="A dataset of edits (default: the built-in world).")] = None,
+    kind: Annotated[str | None, typer.Option(help="Its layout (default: what its files look like).")] = None,
+    expressive: Annotated[Path | None, typer.Option(help="What `train expressive` made of it.")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Pass over rows that cannot be read.")] = False,
+    world: World = Path("world"),
+    photos: Photos = None,
+    workers: Workers = 1,
+    given: dict[str, Any],
+) -> None:
+    """Train a language model's [IMG] tokens, the edit head and the denoiser together (MGIE, algorithm 1).
+
+    --init names the bundle to begin with, which has a language model already. Stop it at any moment; the same command goes on.
+    On several devices: accelerate launch -m paintover train mgie ...
+    """
+    recipe = settle(out, given, MgieRecipe)
+    _needs("accelerate", "tensorboard")
+    import torch
+    from accelerate import PartialState
+
+    from paintover.models.bundle import load
+    from paintover.training.batches import Share
+    from paintover.training.mgie import train
+    from paintover.training.mgie_batches import MgieBatches
+    from paintover.training.mgie_pairs import PairBatches
+
+    process = PartialState(cpu=not torch.cuda.is_available())
+    share = Share(process.process_index, process.num_processes)
+    begun = recipe.init or "builtin"
+    bundle = load(begun, process.device, torch.float32)
+    bundle.require("mgie")
+    mllm, reader = bundle.mllm(), load(begun, "cpu").text  # the workers that make batches have no accelerator
+    batches: MgieBatches | PairBatches
+    if data is None:
+        batches = MgieBatches(world, photos, mllm, reader, recipe, share)
+    else:
+        from paintover.datasets import open_dataset
+
+        pairs = open_dataset(data, kind, expressive=expressive, skip_broken=skip_broken)
+        batches = PairBatches(pairs, mllm, reader, recipe, share)
+    _begins(out)
+    print(train(out, recipe, bundle, batches, workers=workers))
 
 
 @group.command()

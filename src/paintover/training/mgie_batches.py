@@ -58,9 +58,9 @@ class MgieBatches(Dataset[dict[str, Any]]):
         share: Share = Share(),
     ) -> None:
         self.assets = Assets(root, "train", photos)
-        self.mllm, self.text, self.recipe, self.share = mllm, text, recipe, share
+        self.mllm, self.recipe, self.share = mllm, recipe, share
         self.sorts = [sort for sort in SORTS for _ in range(recipe.rows()[sort])]
-        self._known: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._states = States(text)
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         mine = range(self.share.rank, self.recipe.batch, self.share.world)
@@ -88,7 +88,15 @@ class MgieBatches(Dataset[dict[str, Any]]):
             kind = str(rng.choice(list(LOOKS))) if kind == "look" else kind
         return edits.make(kind, self.assets, rng, self.recipe.sides)
 
-    def _states(self, text: str) -> tuple[Tensor, Tensor | None]:
+
+class States:
+    """The text encoder's states of one text, tokens_LD and pooled_D or None, remembered for as many texts as fit."""
+
+    def __init__(self, text: TextEncoder) -> None:
+        self.text = text
+        self._known: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    def __call__(self, text: str) -> tuple[Tensor, Tensor | None]:
         if text not in self._known:
             tokens_BLD, pooled_BD = self.text.encode([text])
             self._known[text] = tokens_BLD[0], None if pooled_BD is None else pooled_BD[0]
@@ -97,7 +105,7 @@ class MgieBatches(Dataset[dict[str, Any]]):
         return self._known[text]
 
 
-def together(rows: list[tuple[str, Row]], mllm: Mllm, states: Any) -> dict[str, Any]:
+def together(rows: list[tuple[str, Row]], mllm: Mllm, states: States) -> dict[str, Any]:
     """Rows, by sort in the order of SORTS, as one batch."""
     read = [row for sort, row in rows if sort in ("captions", "instruct")]
     asked = [(sort == "seen", row) for sort, row in rows if sort in ("unseen", "seen")]
