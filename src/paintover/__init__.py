@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paintover.models.bundle import load as load
     from paintover.orders.batch import batch as batch
+    from paintover.orders.compare import compare as compare
     from paintover.orders.invert import invert as invert
     from paintover.orders.redo import redo as redo
     from paintover.orders.run import edit as edit
@@ -34,6 +35,7 @@ _HOME = {
     "redo": "paintover.orders.redo",
     "batch": "paintover.orders.batch",
     "sweep": "paintover.orders.sweep",
+    "compare": "paintover.orders.compare",
     "tune": "paintover.orders.tune",
     "TunedModel": "paintover.orders.tune",
     "load": "paintover.models.bundle",

@@ -12,13 +12,13 @@ import sys
 
 import typer
 
-from paintover.cli import edit, sweep, tune, invert, about, models, train, expressive, evaluate  # isort: skip (the order of --help)
+from paintover.cli import edit, sweep, compare, tune, invert, about, models, train, expressive, evaluate  # isort: skip (the order of --help)
 from paintover.cli.shared import Interrupted, app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
 
-__all__ = ["about", "app", "edit", "evaluate", "expressive", "invert", "main", "models", "sweep", "train", "tune"]
+__all__ = ["about", "app", "compare", "edit", "evaluate", "expressive", "invert", "main", "models", "sweep", "train", "tune"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -75,7 +75,7 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
     message = " ".join(error.format_message().split())
     dashed = next((word for word in arguments if word.startswith("-") and word[1:2] != "-" and len(word) > 2), None)
     lacking = type(error).__name__ == "MissingParameter" or (option is not None and not option.startswith("--"))
-    if dashed is not None and lacking and command in ("edit", "imagine", "sweep"):
+    if dashed is not None and lacking and command in ("edit", "imagine", "sweep", "compare"):
         return (
             f'"{dashed}" was read as options; if it is what you want of the picture, write it with a space first, " {dashed}", '
             f'or as the last word behind all options and --: -- "{dashed}"'

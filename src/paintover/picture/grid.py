@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK, _EMPTY, _FAINT = (255, 255, 255), (20, 20, 20), (232, 232, 232), (90, 90, 90)
-_MOST_LINES = 4
+_MOST_LINES, _MOST_BENEATH = 4, 12
+_LEGIBLE = 220  # pixels of width that words need, however narrow the pictures are
 
 Pixels = NDArray[np.uint8]
 
@@ -72,6 +73,45 @@ def draw(
             else:
                 page.paste(Image.fromarray(cell), (x, y))
     return np.asarray(page)
+
+
+def row(title: str, cells: Sequence[tuple[str, Pixels | None, str]]) -> Pixels:
+    """The title, and beneath it the cells beside each other: name above, picture (None: an empty place), words beneath.
+
+    Pictures are all of one size, and there is at least one.
+    """
+    height, width = next(pixels for _, pixels, _ in cells if pixels is not None).shape[:2]
+    column = max(width, _LEGIBLE)
+    font, tiny = (ImageFont.load_default(min(max(least, column // 20), most)) for least, most in ((15, 22), (13, 18)))
+    line, gap = _line(font), _line(font) // 2
+    right = gap + len(cells) * (column + gap)
+    heading = _cut(_wrapped(title, font, right - 2 * gap), _MOST_LINES)
+    names = [_cut(_wrapped(name, font, column), 2) for name, _, _ in cells]
+    beneath = [_cut(_wrapped(words, tiny, column), _MOST_BENEATH) for _, _, words in cells]
+    above = max(map(len, names)) * line
+    top = gap + len(heading) * line + gap + above
+    page = Image.new("RGB", (right, top + height + gap + max(map(len, beneath)) * _line(tiny) + gap), _PAPER)
+    pen = ImageDraw.Draw(page)
+
+    def write(lines: Sequence[str], x: int, y: int, ink: tuple[int, int, int], of: Any) -> None:
+        for n, words in enumerate(lines):
+            pen.text((x, y + n * _line(of)), words, ink, of)
+
+    write(heading, gap, gap, _INK, font)
+    for i, (_, pixels, _) in enumerate(cells):
+        x = gap + i * (column + gap)
+        write(names[i], x, top - above, _INK, font)
+        if pixels is None:
+            page.paste(_EMPTY, (x, top, x + width, top + height))
+        else:
+            page.paste(Image.fromarray(pixels), (x, top))
+        write(beneath[i], x, top + height + gap // 2, _FAINT, tiny)
+    return np.asarray(page)
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    """The first lines, with dots where there are more."""
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."]
 
 
 def _line(font: Any) -> int:
