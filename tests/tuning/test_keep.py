@@ -111,6 +111,7 @@ def test_the_built_in_layout_is_kept_too(tiny_bundle, tmp_path):
     tensors = learnt(base, "full")
     again = load(keep.write(tmp_path / "mine", tensors, base), "cpu")
     assert again.capabilities == base.capabilities
+    assert again.mllm().answer(["a cow"], [None])[0].text == base.mllm().answer(["a cow"], [None])[0].text
     assert json.loads((tmp_path / "mine" / "paintover.json").read_text())["name"] == "mine"
     for name, tensor in again.denoiser.unet.state_dict().items():
         assert torch.equal(tensor, tensors["unet." + name])

@@ -137,6 +137,7 @@ def _bundle(part: Path, bent: Mapping[str, Denoiser], base: Bundle, name: str) -
             shutil.copyfile(path, part / of / plain)
     for of in (of for of in PARTS if of not in bent and (base.folder / of).is_dir()):
         stored = sorted((base.folder / of).glob("*.safetensors"))
+        (part / of).mkdir(parents=True, exist_ok=True)  # one may hold weights alone
         if stored and of in STEMS:
             stored, variant = weights(base.folder, of, STEMS[of])
             if variant is not None and len(stored) == 1:  # as its only edition it needs no name for it
