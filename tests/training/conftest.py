@@ -61,3 +61,37 @@ def straight_language(tmp_path_factory, language_recipe, tiny_world, text, text_
     out = tmp_path_factory.mktemp("language")
     train(out, language_recipe, *tiny_world, text, text_folder / "tokenizer" / "tokenizer.json", workers=0)
     return out
+
+
+@pytest.fixture(scope="session")
+def mgie_folder(tmp_path_factory) -> Path:
+    """The built-in model in small, with a language model whose edit head makes as many states as the text encoder."""
+    import torch
+
+    from paintover.models.tiny import _mgie, tiny
+
+    folder = tiny(tmp_path_factory.mktemp("mixed"), "builtin")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _mgie(folder, queries=32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(tmp_path_factory) -> Path:
+    """A dataset of seven pairs, wide and tall; the instruction's number is how bright the source is. One is said in full."""
+    import csv
+
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pairs")
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["source", "target", "instruction", "expressive"])
+        for i in range(7):
+            for name, value in (("source", 10 * i), ("target", 255 - 10 * i)):
+                shape = (40, 60, 3) if i % 2 else (60, 40, 3)
+                Image.fromarray(np.full(shape, value, np.uint8)).save(folder / f"{name}-{i}.png")
+            rows.writerow([f"source-{i}.png", f"target-{i}.png", f"make it {i}", "turn all to seven" if i == 3 else ""])
+    return folder

@@ -18,6 +18,9 @@ from paintover.models.tiny import tiny
 from paintover.training import checkpoint
 from paintover.training.denoiser import train
 from paintover.training.export import add_language, export
+from paintover.training.mgie import train as train_mgie
+from paintover.training.mgie_batches import MgieBatches
+from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.text import load as load_text
 from paintover.training.text import texts
 
@@ -124,6 +127,41 @@ def test_adding_a_language_model_leaves_all_else_as_it_was(taught, bundle, strai
     assert not (out / "mgie" / "left.json").exists()
     assert json.loads((out / "paintover.json").read_text())["defaults"] == defaults
     assert [path.name for path in out.parent.iterdir()] == ["taught"]
+
+
+@pytest.mark.parametrize("projector", [False, True])
+def test_what_was_trained_together_goes_into_the_bundle_that_it_began_with(mgie_folder, tiny_world, tmp_path, projector):
+    out = tmp_path / "joint"
+    shutil.copytree(mgie_folder, out)
+    before = load(out, device="cpu")
+    old = {k: v.clone() for k, v in before.mllm().model.state_dict().items()}
+    recipe = MgieRecipe(size=32, batch=2, warmup=1, steps=2, ema=0.0, lr=1e-2, projector=projector)
+    batches = MgieBatches(*tiny_world, before.mllm(), before.text, recipe)
+    train_mgie(tmp_path / "run", recipe, before, batches, workers=0)
+    fingerprint, _ = add_language(tmp_path / "run", out)
+    state = load_file(checkpoint.latest(tmp_path / "run" / "state") / "state.safetensors")
+    after = load(out, device="cpu")
+    assert after.fingerprint == fingerprint
+    own = {f"unet.{k}": v for k, v in after.denoiser.unet.state_dict().items()}
+    own |= {f"head.{k}": v for k, v in after.mllm().head.state_dict().items()}
+    new = after.mllm().model.state_dict()
+    words, head = "model.language_model.embed_tokens.weight", "lm_head.weight"
+    own |= {"embeddings.weight": new.pop(words), "lm_head.weight": new.pop(head)}
+    assert not torch.equal(own["lm_head.weight"], old[head])
+    if projector:
+        prefix = "model.multi_modal_projector."
+        own |= {f"projector.{k.removeprefix(prefix)}": new.pop(k) for k in list(new) if k.startswith(prefix)}
+    assert own.keys() == {key.removeprefix("ema.") for key in state if key.startswith("ema.")}
+    for key, value in own.items():
+        assert torch.equal(value.half(), state[f"ema.{key}"].half()), key
+    for key, value in new.items():  # what is frozen
+        assert torch.equal(value.half(), old[key].half()), key
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    assert paintover.edit(picture, "make it ripe", model=str(out), editor="mgie").rgb_HWC.shape == (16, 16, 3)
+    with pytest.raises(PaintoverError, match="another network"):
+        add_language(tmp_path / "run", tiny(tmp_path / "other", "mgie"))
+    with pytest.raises(PaintoverError, match="mgie"):
+        add_language(tmp_path / "run", tiny(tmp_path / "plain", "builtin"))
 
 
 def test_a_language_model_that_does_not_fit_is_refused(bundle, straight, straight_language, tmp_path):

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from paintover.conditions import mgie as conditions
+from paintover.datasets import open_dataset
 from paintover.errors import PaintoverError
 from paintover.models.bundle import load
 from paintover.models.mllm_file import load_mllm
@@ -19,6 +21,7 @@ from paintover.training import checkpoint
 from paintover.training.batches import Share
 from paintover.training.mgie import Learner, _drawn, _latents, answered, dropped, train
 from paintover.training.mgie_batches import SORTS, MgieBatches
+from paintover.training.mgie_pairs import PairBatches
 from paintover.training.mgie_recipe import MgieRecipe
 
 SMALL = {"size": 32, "batch": 8, "warmup": 1, "steps": 4, "checkpoint_every": 2, "seed": 5}
@@ -37,13 +40,8 @@ def recipe() -> MgieRecipe:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The built-in model in small, its edit head making as many token states as its text encoder."""
-    folder = tiny(tmp_path_factory.mktemp("mixed"), "builtin")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        _mgie(folder, queries=32)
-    return folder
+def folder(mgie_folder):
+    return mgie_folder
 
 
 @pytest.fixture(scope="module")
@@ -318,3 +316,65 @@ def test_the_rates():
     cosine, held = (MgieRecipe(steps=100, warmup=10, cooldown=20, lr=2.0, schedule=name) for name in ("cosine", "hold"))
     assert [cosine.rate(step) for step in (0, 4, 50, 75, 99)] == pytest.approx([0.1, 0.5, 0.5, 0.1464, 0.000247], rel=1e-2)
     assert [held.rate(step) for step in (0, 9, 50, 90, 99)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.05])
+
+
+def _pairs(folder, bundle, recipe, share=None, **more):
+    return PairBatches(open_dataset(folder / "pairs.csv", **more), bundle.mllm(), bundle.text, recipe, share or Share())
+
+
+def test_a_dataset_is_gone_through_in_another_order_each_epoch(pairs_folder, bundle):
+    recipe = MgieRecipe(**SMALL)
+    batches = _pairs(pairs_folder, bundle, recipe)
+    rows = [batches.row(n // 8, n % 8) for n in range(21)]
+    epochs = [[int(row.words.removeprefix("make it ")) for row in rows[k : k + 7]] for k in (0, 7, 14)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+    for row in rows:
+        i = int(row.words.removeprefix("make it "))
+        assert row.meant == ("turn all to seven" if i == 3 else row.words)
+        assert np.allclose(row.source, 10 * i / 255, atol=1e-3)
+        assert np.allclose(row.target, 1 - 10 * i / 255, atol=1e-3)
+        assert row.source.shape == row.target.shape == (32, 32, 3)
+        assert (row.told, row.levels, float(row.weight.min()), float(row.weight.max())) == (1.0, (0.0, 1.0), 1.0, 1.0)
+
+
+def test_both_pictures_of_a_pair_are_cut_alike(bundle, tmp_path):
+    ramp = np.broadcast_to(np.linspace(0, 255, 90)[None, :, None], (30, 90, 3)).astype(np.uint8)
+    for name in ("source", "target"):
+        Image.fromarray(ramp).save(tmp_path / f"{name}.png")
+    (tmp_path / "pairs.csv").write_text("source,target,instruction\nsource.png,target.png,nothing\n")
+    batches = _pairs(tmp_path, bundle, MgieRecipe(**SMALL))
+    rows = [batches.row(0, r) for r in range(8)]
+    assert all(np.array_equal(row.source, row.target) for row in rows)
+    lefts = [float(row.source[:, 0].mean()) for row in rows]
+    assert max(lefts) - min(lefts) > 0.2  # at random along the longer side
+    for row in rows:  # a third of the ramp, undistorted
+        assert float(row.source[:, -1].mean() - row.source[:, 0].mean()) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_a_dataset_is_trained_on_and_resumed(tmp_path, pairs_folder, folder):
+    recipe = MgieRecipe(**SMALL, unseen=0.25, schedule="hold", cooldown=0)
+
+    def run(out, recipe):
+        bundle = load(folder, device="cpu")
+        return train(out, recipe, bundle, _pairs(pairs_folder, bundle, recipe), workers=0)
+
+    run(tmp_path / "straight", recipe)
+    run(tmp_path / "killed", recipe.model_copy(update={"steps": 2}))
+    run(tmp_path / "killed", recipe)
+    found, expected = _state(tmp_path / "killed"), _state(tmp_path / "straight")
+    assert not [key for key in expected if not torch.equal(found[key], expected[key])]
+
+
+def test_processes_share_a_datasets_rows(pairs_folder, bundle):
+    recipe = MgieRecipe(**SMALL)
+    whole = _pairs(pairs_folder, bundle, recipe)[2]
+    for rank in range(2):
+        share = _pairs(pairs_folder, bundle, recipe, Share(rank, 2))[2]
+        assert torch.equal(share["source_BCHW"], whole["source_BCHW"][rank::2])
+    with pytest.raises(PaintoverError, match="captions to 0"):
+        _pairs(pairs_folder, bundle, recipe.model_copy(update={"captions": 0.5}))
+    nothing = open_dataset(pairs_folder / "pairs.csv")
+    nothing.rows = type("Filtered", (), {"__len__": lambda self: 0})()  # as scores can leave none
+    with pytest.raises(PaintoverError, match="no pairs"):
+        PairBatches(nothing, bundle.mllm(), bundle.text, recipe)

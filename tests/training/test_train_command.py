@@ -11,6 +11,7 @@ from paintover import cli
 from paintover.editors import knobs, registry
 from paintover.models.description import describe
 from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.recipe import Recipe, read
 
 SMALL = {"size": 16, "factor": 4, "blocks": "32,32", "batch": 2, "warmup": 1, "cooldown": 0, "checkpoint-every": 1}
@@ -85,6 +86,24 @@ def test_train_language_goes_on_and_is_added_to_a_bundle(train, tiny_world, text
     assert (code, "no checkpoint" in errors) == (2, True)
 
 
+def test_train_mgie_goes_on_and_is_added_to_its_bundle(train, tiny_world, mgie_folder, pairs_folder, tmp_path):
+    bundle, run = tmp_path / "bundle", tmp_path / "run"
+    shutil.copytree(mgie_folder, bundle)
+    small = ("--size", 32, "--batch", 2, "--warmup", 1, "--checkpoint-every", 1, "--workers", 0, "--init", bundle)
+    world = ("--world", tiny_world[0])
+    code, out, errors = train("mgie", "--out", run, *world, *small, "--instruct", 0.5, "--steps", 1)
+    assert (code, out.strip()) == (0, str(run / "state" / "step-00000001")), errors
+    code, out, _ = train("mgie", "--out", run, *world, "--workers", 0, "--steps", 2)
+    assert (code, out.strip()) == (0, str(run / "state" / "step-00000002"))
+    assert (read(run, MgieRecipe).denoiser_lr, read(run, MgieRecipe).instruct) == (1e-4, 0.5)
+    code, out, errors = train("mgie", "--out", tmp_path / "pairs", "--data", pairs_folder / "pairs.csv", *small, "--steps", 1)
+    assert (code, out.strip()) == (0, str(tmp_path / "pairs" / "state" / "step-00000001")), errors
+    before = describe(bundle, "bundle").defaults
+    code, out, errors = train("add-language", run, bundle)
+    assert (code, out.strip()) == (0, str(bundle)), errors
+    assert describe(bundle, "bundle").defaults == before | dict.fromkeys(("mgie", "lgie"), before["instruct"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -95,6 +114,8 @@ def test_train_language_goes_on_and_is_added_to_a_bundle(train, tiny_world, text
         (["language", "--out", "run", "--vision", "33"], "vision.0"),
         (["language", "--out", "run"], "train text"),
         (["add-language", "run", "bundle"], "no checkpoint"),
+        (["mgie", "--out", "run", "--init", "none"], "no bundle"),
+        (["mgie", "--out", "run", "--schedule", "up"], "schedule"),
         (["text", "--out", "."], "exists"),
         (["nonsense"], "nonsense"),
     ],

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from paintover.errors import PaintoverError
-from paintover.models.bundle import load
+from paintover.models.bundle import Bundle, load
 from paintover.models.codec import PixelUnshuffleCodec
+from paintover.models.denoiser import Denoiser
 from paintover.models.files import fingerprint, read_json
-from paintover.models.mllm_file import save_mllm
+from paintover.models.mllm_file import load_mllm, save_mllm
 from paintover.models.text import SentenceText
 from paintover.training import checkpoint, recipe
 from paintover.training.language_network import as_module, build
 from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.network import SCHEDULER, averaged_weights, build_unet
 
 
@@ -74,33 +79,69 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
 
 
 def add_language(run: Path, folder: Path) -> tuple[str, int]:
-    """Puts what `train language` taught into the bundle in `folder`: mgie/, in half precision, from the averaged weights.
+    """Puts what `train language` or `train mgie` taught into the bundle in `folder`: averaged weights, in half precision.
 
-    An older mgie/ there is replaced; all else stays. For mgie and lgie the bundle recommends what it does for instruct, where
-    it says nothing of them yet. Returns the bundle's new fingerprint, and the bytes of mgie/. As with `export` the bundle
-    stays whole whenever this is killed. Raises PaintoverError where run and bundle do not go together.
+    Of the former mgie/, which replaces an older one; of the latter what learnt of mgie/, and the denoiser, in a bundle that
+    has what the run began with. All else stays. For mgie and lgie the bundle recommends what it does for instruct, where it
+    says nothing of them yet. Returns the bundle's new fingerprint, and the bytes of mgie/. As with `export` the bundle stays
+    whole whenever this is killed. Raises PaintoverError where run and bundle do not go together.
     """
-    trained = recipe.read(run, LanguageRecipe)
+    folder = folder.resolve()
+    joint = "denoiser_lr" in (read_json(run, "recipe.json") if (run / "recipe.json").is_file() else {})
+    trained = recipe.read(run, MgieRecipe if joint else LanguageRecipe)
     if trained is None or checkpoint.latest(run / "state") is None:
         raise PaintoverError(f"{run} holds no checkpoint; train there first")
-    folder = folder.resolve()
-    text = load(folder, device="cpu").text
-    if not isinstance(text, SentenceText):
-        raise PaintoverError(f"{folder} reads words otherwise than {run} does; name a bundle that `train export` made")
-    mllm = build(folder / "tokenizer" / "tokenizer.json", text, trained)
-    state = {key: value for key, value in averaged_weights(run).items() if not key.startswith("patches.")}
+    bundle = load(folder, device="cpu")
+    modules = _learnt(bundle, trained) if isinstance(trained, MgieRecipe) else _taught(bundle, trained)
+    mllm, unet = modules.pop("mllm"), modules.get("unet")
     try:
-        as_module(mllm).load_state_dict(state)
+        for name, state in _by_part(averaged_weights(run), modules).items():
+            modules[name].float().load_state_dict(state)
     except RuntimeError as error:
-        raise PaintoverError(f"{folder} has other words than {run} was taught with, or another width of them") from error
+        raise PaintoverError(f"{folder} has another network, or other words, than {run} was taught with") from error
     part = _copied(folder)
     save_mllm(mllm, part)
-    settings = read_json(part, "paintover.json")
+    if unet is not None:
+        shutil.rmtree(part / "unet")
+        unet.half().save_pretrained(part / "unet")
+    said = (part / "paintover.json").is_file()
+    settings: dict[str, Any] = read_json(part, "paintover.json") if said else {"format": 1}
     defaults = settings.get("defaults", {})
-    settings["defaults"] = {name: defaults.get("instruct", {}) for name in ("mgie", "lgie")} | defaults
+    if "instruct" in defaults:
+        settings["defaults"] = {**dict.fromkeys(("mgie", "lgie"), defaults["instruct"]), **defaults}
     _write(part / "paintover.json", settings)
     _take_place(part, folder)
     return fingerprint(folder), sum(file.stat().st_size for file in (folder / "mgie").rglob("*") if file.is_file())
+
+
+def _taught(bundle: Bundle, trained: LanguageRecipe) -> dict[str, Any]:
+    """The language model of `train language`, as yet untaught, and its modules by the names that its checkpoints have."""
+    if not isinstance(bundle.text, SentenceText):
+        raise PaintoverError(f"{bundle.name} reads words otherwise than the run does; name a bundle that `train export` made")
+    mllm = build(bundle.folder / "tokenizer" / "tokenizer.json", bundle.text, trained)
+    return {"mllm": mllm, **as_module(mllm)}
+
+
+def _learnt(bundle: Bundle, trained: MgieRecipe) -> dict[str, Any]:
+    """A bundle's language model, and copies of what `train mgie` teaches of bundles, by the names that its checkpoints have."""
+    bundle.require("mgie", "unet")
+    assert isinstance(bundle.denoiser, Denoiser)
+    mllm = bundle.mllm()
+    load_mllm.cache_clear()  # it is about to learn
+    unet = copy.deepcopy(bundle.denoiser.unet)
+    llava = mllm.model
+    modules = {"unet": unet, "embeddings": llava.get_input_embeddings(), "lm_head": llava.lm_head, "head": mllm.head}
+    return {"mllm": mllm, **modules, **({"projector": llava.model.multi_modal_projector} if trained.projector else {})}
+
+
+def _by_part(state: dict[str, Tensor], modules: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by the first word of their names; those of parts that only training has are left out."""
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in modules}
+    for key, value in state.items():
+        part, name = key.split(".", 1)
+        if part in parts:
+            parts[part][name] = value
+    return parts
 
 
 def _copied(folder: Path) -> Path:
