@@ -207,10 +207,13 @@ def export(
 @group.command()
 def add_language(
     *,
-    run: Annotated[Path, typer.Argument(help="The folder of a run of `train language`.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run of `train language` or `train mgie`.")],
     folder: Annotated[Path, typer.Argument(help="The bundle's folder.")],
 ) -> None:
-    """Put a trained language model into a bundle, which can then do mgie and lgie; an older one there is replaced."""
+    """Put a trained language model into a bundle, which can then do mgie and lgie; an older one there is replaced.
+
+    A run of `train mgie` replaces the denoiser, too; the bundle is the one that the run began with, or a copy.
+    """
     _needs("accelerate", "tensorboard")
     from paintover.training.export import add_language as add
 

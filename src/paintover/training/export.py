@@ -88,11 +88,11 @@ def add_language(run: Path, folder: Path) -> tuple[str, int]:
     """
     folder = folder.resolve()
     joint = "denoiser_lr" in (read_json(run, "recipe.json") if (run / "recipe.json").is_file() else {})
-    trained = recipe.read(run, MgieRecipe if joint else LanguageRecipe)
+    trained = recipe.read(run, MgieRecipe) if joint else recipe.read(run, LanguageRecipe)
     if trained is None or checkpoint.latest(run / "state") is None:
         raise PaintoverError(f"{run} holds no checkpoint; train there first")
     bundle = load(folder, device="cpu")
-    modules = _learnt(bundle, trained) if isinstance(trained, MgieRecipe) else _taught(bundle, trained)
+    modules = _taught(bundle, trained) if isinstance(trained, LanguageRecipe) else _learnt(bundle, trained)
     mllm, unet = modules.pop("mllm"), modules.get("unet")
     try:
         for name, state in _by_part(averaged_weights(run), modules).items():
