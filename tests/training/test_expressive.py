@@ -68,6 +68,7 @@ def small_tokenizer():
 
     words = ["[PAD]", "[UNK]", "<s>", "</s>", *string.ascii_letters, *string.digits, *string.punctuation]
     words += [f"##{char}" for char in string.ascii_letters + string.digits]
+    words += [f"{char}{char}{end}" for char in string.ascii_letters for end in ".!"]  # so that it says sentences
     tokenizer = Tokenizer(models.WordPiece(vocab={word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -133,6 +134,16 @@ def test_each_row_is_told_and_joined_by_its_id(tell, data, tmp_path):
     assert [sample.expressive for sample in joined] == [line["expressive"] for line in lines]
     assert any(line["expressive"] for line in lines)
     assert [sample.expressive for sample in open_dataset(data)] == [None] * 5
+
+
+def test_what_is_summed_up_is_cut_first(data, llava, summariser, tmp_path):
+    out = tmp_path / "told.jsonl"
+    make(out, open_dataset(data), str(llava), str(summariser), tokens=80, device="cpu")
+    longs = [line["long"] for line in lines_of(out)[1:]]
+    cut = [n for n, long in enumerate(longs) if tidy(long) != " ".join(long.split())]
+    own = Summariser(str(summariser), CPU)
+    assert [line["expressive"] for line in lines_of(out)[1:]] == [own.sum_up([tidy(long)])[0] for long in longs]
+    assert any(own.sum_up([longs[n]])[0] != own.sum_up([tidy(longs[n])])[0] for n in cut)
 
 
 def test_a_row_whose_instruction_was_changed_is_not_joined(tell, data, tmp_path):
@@ -217,12 +228,13 @@ def test_it_says_what_transformers_own_generate_says(llava):
     for rgb_HWC in pictures:
         inputs = speaker.processor(images=[Image.fromarray(rgb_HWC)], text=[question], return_tensors="pt")
         assert int((inputs["input_ids"] == speaker.model.config.image_token_id).sum()) == 4
-        ids_L = inputs["input_ids"]
+        ids_BL = inputs["input_ids"]
         with torch.no_grad():
             for _ in range(12):
-                logits_BLV = speaker.model(input_ids=ids_L, pixel_values=inputs["pixel_values"]).logits
-                ids_L = torch.cat([ids_L, logits_BLV[:, -1:].argmax(-1)], dim=1)
-        said = ids_L[0, inputs["input_ids"].shape[1] :].tolist()
+                logits_BLV = speaker.model(input_ids=ids_BL, pixel_values=inputs["pixel_values"]).logits
+                logits_BLV[..., speaker.model.config.image_token_id] = -torch.inf  # no picture is said
+                ids_BL = torch.cat([ids_BL, logits_BLV[:, -1:].argmax(-1)], dim=1)
+        said = ids_BL[0, inputs["input_ids"].shape[1] :].tolist()
         said = said[: said.index(3)] if 3 in said else said
         wanted.append(speaker.processor.decode(said, skip_special_tokens=True).strip())
     assert speaker.say(["make it night"] * 2, pictures) == wanted

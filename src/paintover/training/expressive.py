@@ -147,7 +147,14 @@ class Speaker:
             padding=True,
             return_tensors="pt",
         ).to(self.model.device, self.model.dtype)
-        ids_BL = _generate(self.model, self.processor.tokenizer, inputs, max_new_tokens=self.tokens, do_sample=False)
+        ids_BL = _generate(
+            self.model,
+            self.processor.tokenizer,
+            inputs,
+            max_new_tokens=self.tokens,
+            do_sample=False,
+            suppress_tokens=[self.model.config.image_token_id],  # it stands for a picture, and is nothing to say
+        )
         said_BL = ids_BL[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.batch_decode(said_BL, skip_special_tokens=True)]
 
