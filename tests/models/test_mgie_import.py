@@ -33,6 +33,7 @@ from paintover.errors import ModelError
 from paintover.models import bundle
 from paintover.models.llava_import import import_llava
 from paintover.models.mgie_import import import_mgie
+from paintover.models.mgie_tokens import read_tokenizer, with_tokens
 
 WIDTH, LAYERS, FEED = 32, 2, 48
 SEEN, SEEN_LAYERS, PIXELS, PATCH = 16, 3, 28, 14  # CLIP's
@@ -429,6 +430,35 @@ def test_the_vision_tower_that_llava_brings_along_is_its_own(made, base, picture
     bring(made, base, tmp_path / "out")
     made.seen |= {name: tensor.half().float() for name, tensor in tuned.items()}
     check(tmp_path / "out", made, picture)
+
+
+def test_llamas_own_tokenizer_says_what_sentencepiece_says(tmp_path):
+    """tokenizer.model, as LLaVA's folder has it; special tokens take the spaces around them along, as in MGIE's training."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path / "llava"
+    folder.mkdir()
+    pages = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+    sentencepiece.SentencePieceTrainer.train(
+        input=",".join(map(str, pages[:8])),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=800,
+        model_type="bpe",
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    (folder / "added_tokens.json").write_text(json.dumps({"<im_end>": 802, "<im_patch>": 800, "<im_start>": 801}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}))
+    tokenizer = with_tokens(read_tokenizer(folder), [*PICTURE, *IMAGES])
+    assert [tokenizer.get_vocab()[token] for token in (*PICTURE, *IMAGES)] == list(range(800, 811))
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 0)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    asked = f"{SYSTEM} USER: what will this image be like if 'make  the caf\u00e9 of 1990 \u96ea'"
+    text = f"{asked}\n<im_start><im_patch><im_patch><im_end> ASSISTANT: {SAID} [IMG0] [IMG1]"
+    expected = [*pieces.encode(asked), 801, 800, 800, 802, *pieces.encode(f"ASSISTANT: {SAID}"), 803, 804]
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected
 
 
 class Evil:
