@@ -131,7 +131,7 @@ class Learner(nn.Module):
                     seen_BNC.flatten(0, 1), rows["patches_BN"].flatten(), weight_C, reduction="sum"
                 )
             if not (self.recipe.instruction_loss or self.recipe.align_loss):
-                continue  # it learns to look and nothing else, at a third of the cost
+                continue  # it learns to look and nothing else
             states_BLD = self.mllm.hidden(asked, looked)
             said, labels_K = _answers(asked.labels_BL)
             logits_KV = self.mllm.model.lm_head(states_BLD[:, :-1][said]).float()
