@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paintover.datasets import RowError, open_dataset
@@ -161,6 +161,13 @@ def test_a_csv_row_with_too_few_cells_is_broken(pictures):
         open_dataset(file)[1]
 
 
+def test_after_the_last_row_comes_the_first(pictures):
+    file = written(pictures, "pairs.jsonl", [*ROWS, ("none.png", "images/1.png", "x")])
+    data = open_dataset(file, skip_broken=True)
+    assert [data[2].id, data[-1].id] == ["pairs-1", "pairs-1"]
+    assert data.skipped == {2}
+
+
 def test_nothing_but_broken_rows_ends(pictures):
     file = pictures / "pairs.jsonl"
     file.write_text('{"input": "x", "output": "y", "instruction": "z"}\n' * 3)
@@ -172,6 +179,7 @@ CHARACTERS = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"))
 NAMES = st.text(CHARACTERS, min_size=1).filter(lambda text: bool(text.strip()))
 
 
+@example(instructions=["a line\u2028separator", "next\x85line"], kind="csv")  # which end no line of a table
 @given(instructions=st.lists(NAMES, min_size=1, max_size=5), kind=st.sampled_from(["csv", "tsv", "json", "jsonl"]))
 def test_words_survive_every_form(tmp_path_factory, instructions, kind):
     rows = [("a.png", "b.png", words) for words in instructions]
