@@ -259,6 +259,75 @@ def tuning(
     print(picture)
 
 
+@group.command()
+def mgie(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the report: report.json, table.md, sheet.jpg.")],
+    count: Annotated[int, typer.Option(min=2, help="How many cases; every kind in turn.")] = 160,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the noise, each for all cases.")] = 5,
+    columns: Annotated[
+        str | None, typer.Option(help="Which, as a,b,c (default: instruct, lgie, mgie, their variants, an oracle).")
+    ] = None,
+    ablation: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=BUNDLE", help="Another bundle, edited by mgie. Can be repeated.")
+    ] = None,
+    model: Model = "builtin",
+    steps: Steps = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side (default: the model's own).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the cases.")] = 3,
+    world: World = Path("world"),
+    photos: Photos = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Edit held-out ambiguous instructions by mgie, its baselines and its variants, and compare with the exact answers.
+
+    Pictures against the goal, and what the expressive instructions name. Run it again to go on after an interruption.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from paintover.evaluation import comparison, mgie_page
+    from paintover.evaluation.mgie import run
+
+    others: dict[str, str] = {}
+    for said in ablation or ():
+        name, _, bundle = said.partition("=")
+        if not name.strip() or not bundle.strip():
+            raise RequestError(f"--ablation is {said!r}; write NAME=BUNDLE")
+        if others.setdefault(name.strip(), bundle.strip()) != bundle.strip():
+            raise RequestError(f"there are two ablations {name.strip()!r}; give each its own name")
+    with counted("evaluating") as progress:
+        cases, made, found = run(
+            world,
+            photos,
+            out=out,
+            model=model,
+            names=_names(columns),
+            ablations=others,
+            count=count,
+            seeds=seeds,
+            size=size,
+            seed=seed,
+            steps=steps,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    sheet = mgie_page.write(out, cases, made, found)
+    if as_json:
+        print_json({**found, "sheet": str(sheet)})
+        return
+    wide = Console()
+    for listing in mgie_page.listings(found):
+        table = Table(*listing.heads, title=listing.title, title_justify="left", box=None, pad_edge=False)
+        for row in listing.rows:
+            table.add_row(*row)
+        Console(width=max(wide.width, comparison.WIDTH)).print(table)
+    print(sheet)
+
+
 def _names(listed: str | None) -> list[str] | None:
     """Of "a, b,c"; None where nothing is listed."""
     return [name.strip() for name in listed.split(",")] if listed else None

@@ -1,0 +1,143 @@
+"""MGIE's comparison, written: report.json, table.md, and a sheet of pictures."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from paintover import picture as pictures
+from paintover.evaluation.ambiguous import MEASURES, Held
+from paintover.evaluation.mgie_bench import NOTHING, Made
+from paintover.evaluation.report import write_text
+from paintover.evaluation.tables import Listing
+
+HEADS = {"l1": "L1", "l1_inside": "L1 inside", "l1_outside": "L1 outside", "ssim": "SSIM", "similarity": "similarity"}
+TEXTS = {"right_things": "right things", "exact": "what is meant, word for word", "hallucinated": "things nobody asked for",
+         "words": "words"}  # fmt: skip
+SHOWN = ("instruct", "lgie", "mgie")  # on the sheet, between the picture and the goal, where they were run
+_SIDE, _GAP, _TOP, _LEFT, _TEXT = 112, 6, 22, 170, 46  # px; _TEXT: beneath a picture
+
+
+def write(out: Path, cases: Sequence[Held], made: Mapping[str, Made], report: dict[str, Any]) -> Path:
+    """Writes out/report.json, out/table.md and out/sheet.jpg; returns the latter's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "table.md", markdown(report))
+    pictures.save(out / "sheet.jpg", sheet(cases, made), force=True)
+    return out / "sheet.jpg"
+
+
+def listings(report: dict[str, Any]) -> list[Listing]:
+    """Over all cases: the columns, what was won and lost, what the texts name; then each kind; then the ablations."""
+    main = [name for name in report["columns"] if name not in report["ablations"]]
+    found = [
+        _columns(report, "all", main, f"All {report['count']} cases, {report['seeds']} seeds"),
+        _paired(report, [pair for pair in report["paired"]["all"] if pair.split(" - ")[0] not in report["ablations"]]),
+        *_texts(report, main),
+        _kinds(report, main),
+    ]
+    if report["ablations"]:
+        names = [name for name in ("mgie", *report["ablations"]) if name in report["columns"]]
+        found.append(_columns(report, "all", names, "Ablations"))
+        told = _texts(report, names)
+        found += [told[0], _paired(report, [f"{name} - mgie" for name in report["ablations"] if "mgie" in names])]
+    return [listing for listing in found if listing.rows]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """All tables."""
+    return "\n".join(part for listing in listings(report) for part in (f"{listing.title}:\n", listing.markdown()))
+
+
+def _columns(report: dict[str, Any], group: str, names: Sequence[str], title: str) -> Listing:
+    heads = ["editor", *(f"{head} {'(less is better)' if key == 'l1' else ''}".strip() for key, head in HEADS.items())]
+    rows = [[name, *(_mean(report["groups"][group][name][key]) for key in MEASURES)] for name in names]
+    return Listing(f"{title}; mean ± standard error over the cases (spread of the seeds)", heads, rows)
+
+
+def _paired(report: dict[str, Any], pairs: Sequence[str]) -> Listing:
+    found = report["paired"]["all"]
+    rows = [[pair, *(_told(one) for one in found[pair])] for pair in pairs if pair in found]
+    return Listing("Paired differences ± two standard errors", ["difference", *HEADS.values()], rows)
+
+
+def _texts(report: dict[str, Any], names: Sequence[str]) -> list[Listing]:
+    found = report["texts"]
+    rows = [[name, *(_share(found["all"][name][key], key) for key in TEXTS)] for name in names if name in found["all"]]
+    if report["texts_paired"] and "lgie" in names:
+        by_name = {one["measure"]: one for one in report["texts_paired"]}
+        rows.append(["mgie - lgie", *(_told(by_name[key]) for key in TEXTS)])
+    pair = [name for name in ("mgie", "lgie") if name in found["all"]]
+    heads = ["kind", "cases", *(f"{name}: {TEXTS[key]}" for key in ("right_things", "hallucinated") for name in pair)]
+    by_kind = [
+        [group, str(found[group][pair[0]]["exact"]["cases"]),
+         *(_share(found[group][name][key], key) for key in ("right_things", "hallucinated") for name in pair)]
+        for group in found if pair
+    ]  # fmt: skip
+    return [
+        Listing("Expressive instructions, share of the cases ± standard error", ["editor", *TEXTS.values()], rows),
+        Listing("Expressive instructions by kind", heads, by_kind),
+    ]
+
+
+def _kinds(report: dict[str, Any], names: Sequence[str]) -> Listing:
+    """L1 inside the true change, by kind: what most tells one understanding from another."""
+    pairs = [pair for pair in report["paired"]["all"] if pair.split(" - ")[0] not in report["ablations"]]
+    rows = []
+    for group, columns in report["groups"].items():
+        told = [_told(next(d for d in report["paired"][group][p] if d["measure"] == "l1_inside")) for p in pairs]
+        rows.append([group, *(_mean(columns[name]["l1_inside"], spread=False) for name in names), *told])
+    return Listing("L1 inside the true change, by kind", ["kind", *names, *pairs], rows)
+
+
+def _mean(row: dict[str, Any], spread: bool = True) -> str:
+    if row["mean"] is None:
+        return "–"
+    told = f"{row['mean']:.4f}" + ("" if row["se"] is None else f" ± {row['se']:.4f}")
+    return told + (f" ({row['spread']:.4f})" if spread and row["spread"] is not None else "")
+
+
+def _share(row: dict[str, Any], key: str) -> str:
+    if row["mean"] is None:
+        return "–"
+    error = row["se"] or 0
+    return f"{row['mean']:.1f} ± {error:.1f}" if key == "words" else f"{100 * row['mean']:.0f} % ± {100 * error:.0f} %"
+
+
+def _told(one: dict[str, Any]) -> str:
+    if one["mean"] is None or one["two_se"] is None:
+        return "–"
+    return f"{one['mean']:+.4f} ± {one['two_se']:.4f}: {one['says']}"
+
+
+def sheet(cases: Sequence[Held], made: Mapping[str, Made]) -> NDArray[np.uint8]:
+    """One picture, HWC: of each kind the first case, a row each: picture and instruction, what each editor made, the goal."""
+    firsts = {one.case.kind: one for one in reversed(cases)}
+    chosen = sorted(firsts.values(), key=lambda one: one.n)
+    names = [name for name in SHOWN if name in made] or [name for name in made if name != NOTHING]
+    step, height = _SIDE + 40 + _GAP, _SIDE + _TEXT
+    canvas = Image.new("RGB", (_LEFT + (2 + len(names)) * step, _TOP + len(chosen) * height), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    for i, name in enumerate(("picture", *names, "goal")):
+        draw.text((_LEFT + i * step, 5), name, "black", font)
+    for j, one in enumerate(chosen):
+        top = _TOP + j * height
+        _write(draw, (6, top), f"{one.n}, {one.case.kind}:", 26, font)
+        _write(draw, (6, top + 16), one.case.instruction, 26, font)
+        shown = [(one.source, ""), *((made[n].pictures[one.n], made[n].texts[one.n]) for n in names)]
+        for i, (pixels, text) in enumerate((*shown, (one.target, one.case.meant))):
+            left = _LEFT + i * step
+            canvas.paste(Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
+            _write(draw, (left, top + _SIDE + 2), text, 25, font)
+    return np.asarray(canvas)
+
+
+def _write(draw: Any, at: tuple[int, int], text: str, width: int, font: Any) -> None:
+    draw.multiline_text(at, "\n".join(textwrap.wrap(text, width)[:3]), "black", font, spacing=1)
