@@ -145,6 +145,12 @@ def release(folder: Path, unet: State, emb: bool = True, rows: int = len(LETTERS
     torch.save(tower, seen / "pytorch_model.bin")
     told = {"hidden_size": SEEN, "intermediate_size": 2 * SEEN, "num_hidden_layers": SEEN_LAYERS, "num_attention_heads": 2}
     told |= {"image_size": PIXELS, "patch_size": PATCH, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+    told |= {
+        "model_type": "clip_vision_model",
+        "transformers_version": "4.16.0.dev0",
+        "torch_dtype": None,
+        "bad_words_ids": None,
+    }
     (seen / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": told}))
     (seen / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}))
     mllm = {"model.embed_tokens.weight": _some(rows + 8, WIDTH), "lm_head.weight": _some(rows + 8, WIDTH), **edit_head()}

@@ -27,6 +27,10 @@ _TEXT = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act"),
     *("max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "initializer_range"),
 )
+_VISION = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "hidden_act"),
+    *("image_size", "patch_size", "layer_norm_eps", "projection_dim", "initializer_range"),
+)
 _BUFFERS = re.compile(r"rotary_emb\.inv_freq$|position_ids$")  # made anew by whoever loads the model
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # CLIP's mean and standard deviation
 _ROWS = ("model.embed_tokens.weight", "lm_head.weight")
@@ -119,7 +123,7 @@ def config_of(llava: OldLlava, rows: int, image_token: int, tokenizer: PreTraine
     seen = seen.get("vision_config", seen)
     if not all(key in seen for key in ("hidden_size", "num_hidden_layers", "image_size", "patch_size")):
         raise ModelError(f"{llava.vision / 'config.json'} describes no CLIP vision tower")
-    tower = CLIPVisionConfig(**{key: value for key, value in seen.items() if key in CLIPVisionConfig().to_dict()})
+    tower = CLIPVisionConfig(**{key: seen[key] for key in _VISION if seen.get(key) is not None})
     text = {key: llava.config[key] for key in _TEXT if llava.config.get(key) is not None}
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = LlavaConfig(
