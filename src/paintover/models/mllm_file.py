@@ -51,6 +51,8 @@ def load_mllm(folder: Path, _signature: object, device: torch.device, bits: int 
     """
     from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+    import paintover.models.conv_tower  # noqa: F401 (makes the built-in model's vision tower known to transformers)
+
     part = "mgie/language_model"
     config = read_json(folder, f"{part}/config.json")
     if config.get("model_type") != "llava" or "auto_map" in config or "quantization_config" in config:
