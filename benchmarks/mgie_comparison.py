@@ -19,8 +19,8 @@ from paintover.evaluation.mgie import run
 
 def parts(report: Any, numbers: str, picture: str) -> list[str]:
     when = (
-        f"{report['count']} cases under {report['seeds']} seeds, model {report['fingerprint'][:12]}…, {report['date'][:10]}; all "
-        f"numbers, every instruction with what was made of it, and the knobs: [{numbers}]({numbers}).\n"
+        f"{report['count']} cases under {report['seeds']} seeds, model {report['fingerprint'][:12]}…, {report['date'][:10]}; "
+        f"all numbers, every instruction with what was made of it, and the knobs: [{numbers}]({numbers}).\n"
     )
     drawn = f"![Of each kind a picture, what instruct, lgie and mgie made of it, and the goal]({picture})\n"
     return [when, drawn, mgie_page.markdown(report)]
