@@ -135,7 +135,8 @@ def mgie(
     process = PartialState(cpu=not torch.cuda.is_available())
     share = Share(process.process_index, process.num_processes)
     begun = recipe.init or "builtin"
-    bundle = load(begun, process.device, torch.float32)
+    device = process.device if process.device.type != "cpu" else torch.device("cpu")  # it may be called cpu:0
+    bundle = load(begun, device, torch.float32)
     bundle.require("mgie")
     mllm, reader = bundle.mllm(), load(begun, "cpu").text  # the workers that make batches have no accelerator
     batches: MgieBatches | PairBatches
