@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from paintover import cli
 from paintover.editors import knobs, registry
@@ -102,6 +107,47 @@ def test_train_mgie_goes_on_and_is_added_to_its_bundle(train, tiny_world, mgie_f
     code, out, errors = train("add-language", run, bundle)
     assert (code, out.strip()) == (0, str(bundle)), errors
     assert describe(bundle, "bundle").defaults == before | dict.fromkeys(("mgie", "lgie"), before["instruct"])
+
+
+def test_two_processes_train_what_one_does(train, tiny_world, mgie_folder, tmp_path):
+    """In earnest: launched as on two devices, sharing each batch, and comparing notes after it."""
+    words = [
+        "mgie",
+        "--world",
+        tiny_world[0],
+        "--init",
+        mgie_folder,
+        "--workers",
+        0,
+        "--size",
+        32,
+        "--batch",
+        4,
+        "--unseen",
+        0.25,
+    ]
+    words += ["--instruct", 0.25, "--warmup", 1, "--steps", 1, "--out"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "paintover",
+        "train",
+    ]
+    done = subprocess.run(
+        [*launch, *map(str, words), str(tmp_path / "two")], env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    train(*words, tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "state" / "step-00000001" / "state.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key in (key for key in one if key.endswith("exp_avg")):  # the gradients, as they were clipped
+        assert torch.allclose(one[key], two[key], atol=1e-5 * float(one[key].abs().max()) + 1e-7), key
 
 
 @pytest.mark.parametrize(
