@@ -5,10 +5,11 @@
 
 The paper's table (A100, 100 steps): 9.2, 20.6 and 36.9 s for 1, 4 and 8 edits, the language model included; InsPix2Pix 6.8 s.
 
-Each run is the product's way of a batch of edits: one photograph, cut differently, and as many instructions, with nothing in the
-cache, from the open pictures to the finished ones. `language` is what the language model takes to answer and to guide (vision
-tower and edit head are parts of it); `denoiser` is spent inside the denoiser's network; `rest` is everything else. The sides
-take turns, the order reversed every time, and the quickest run of each is told, so that a machine's other work falls on none.
+Each run is the product's way of a batch of edits: one photograph, cut differently, and as many instructions, with nothing in
+the cache, from the open pictures to the finished ones. `language` is what the language model takes to answer and to guide
+(vision tower and edit head are parts of it); `denoiser` is spent inside the denoiser's network; `rest` is everything else.
+The sides take turns, the order reversed every time, and the quickest run of each is told, so that a machine's other work
+falls on none.
 """
 
 from __future__ import annotations

@@ -103,6 +103,8 @@ def test_what_a_text_is_worth(cases):
     # In the picture, so not made up; but not what is meant.
     assert judged(f"give the {animal} a {food}", case, every) == {"exact": 0, "right_things": 0, "hallucinated": 0, "words": 5}
     assert judged(f"add a {wrong}", case, every) == {"exact": 0, "right_things": 0, "hallucinated": 1, "words": 3}
+    later = next(one.case for one in cases if one.case.kind == "later")
+    assert math.isnan(judged("", later, every)["right_things"])  # no thing is meant, so silence is no merit
     assert judged("", case, every) == {"exact": 0, "right_things": 0, "hallucinated": 0, "words": 0}
 
 
@@ -172,6 +174,7 @@ def test_a_perfect_editor_wins_everything(cases, tmp_path):
     }
     texts = found["texts"]["all"]
     assert texts["mgie"]["exact"]["mean"] == texts["mgie"]["right_things"]["mean"] == 1
+    assert texts["mgie"]["right_things"]["cases"] < texts["mgie"]["exact"]["cases"] == 8
     assert texts["mgie"]["hallucinated"]["mean"] == 0
     assert texts["lgie"]["exact"]["mean"] < 0.5
     assert {one["measure"]: one["says"] for one in found["texts_paired"]}["exact"] == "won"

@@ -117,7 +117,7 @@ def report(cases: Sequence[Held], made: dict[str, Made], classes: Sequence[str],
             for group, at in groups.items()
         },
         "texts_paired": [
-            difference(key, *(said(name, key, groups["all"]) for name in NAMED)) for key in told[NAMED[0]]
+            difference(key, *(said(name, key, groups["all"]) for name in NAMED)) for key in told[NAMED[0]] if key != "words"
         ] if set(NAMED) <= set(told) else [],
         "cases": [
             {"n": c.n, "kind": c.case.kind, "instruction": c.case.instruction, "meant": c.case.meant,

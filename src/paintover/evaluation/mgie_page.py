@@ -73,7 +73,7 @@ def _texts(report: dict[str, Any], names: Sequence[str]) -> list[Listing]:
     rows = [[name, *(_share(found["all"][name][key], key) for key in TEXTS)] for name in names if name in found["all"]]
     if report["texts_paired"] and "lgie" in names:
         by_name = {one["measure"]: one for one in report["texts_paired"]}
-        rows.append(["mgie - lgie", *(_told(by_name[key]) for key in TEXTS)])
+        rows.append(["mgie - lgie", *(_told(by_name[key]) if key in by_name else "–" for key in TEXTS)])
     pair = [name for name in ("mgie", "lgie") if name in found["all"]]
     heads = ["kind", "cases", *(f"{name}: {TEXTS[key]}" for key in ("right_things", "hallucinated") for name in pair)]
     by_kind = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from typing import Any
@@ -21,16 +22,17 @@ def names(text: str, classes: Collection[str]) -> frozenset[str]:
 def judged(text: str, case: Case, classes: Collection[str]) -> dict[str, float]:
     """How many words it has, and, 1 or 0, three judgements.
 
-    exact: the words are `case.meant`'s, but for capitals, spaces and a point at the end. right_things: it names the things that
-    `case.meant` names, and no others. hallucinated: it names one that is not in the picture, and that neither the instruction
-    nor `case.meant` asks for.
+    exact: the words are `case.meant`'s, but for capitals, spaces and a point at the end. right_things: it names the things
+    that `case.meant` names, and no others; nan where that names none, and silence would be right. hallucinated: it names one
+    that is not in the picture, and that neither the instruction nor `case.meant` asks for.
     """
     named = names(text, classes)
     there = {thing.cls for thing in case.before.objects} if case.before is not None else set()
     asked = names(case.meant, classes) | names(case.instruction, classes)
+    meant = names(case.meant, classes)
     return {
         "exact": float(_plain(text) == _plain(case.meant)),
-        "right_things": float(named == names(case.meant, classes)),
+        "right_things": float(named == meant) if meant else math.nan,
         "hallucinated": float(bool(named - there - asked)),
         "words": float(len(text.split())),
     }

@@ -12,7 +12,7 @@ from paintover.evaluation.standing import mean_and_error
 
 ERRORS = 2  # standard errors that a difference must be larger than
 # What is better when it is less.
-LESS = frozenset({"l1", "l1_inside", "l1_outside", "hallucinated", "words"})
+LESS = frozenset({"l1", "l1_inside", "l1_outside", "hallucinated"})
 
 Values = NDArray[np.float64]  # _NS: a row a case, a column a seed; nan where there is no value
 
