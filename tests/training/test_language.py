@@ -264,12 +264,52 @@ def test_a_run_begins_from_another_ones_averaged_weights(tmp_path, straight_lang
     state, source = _state(tmp_path / "begun"), _state(straight_language)
     for key in (key for key in source if key.startswith("ema.")):
         assert torch.allclose(state[key.replace("ema.", "model.")], source[key], atol=1e-6), key
+    fewer = begun.model_copy(update={"image_tokens": 1})
+    train(tmp_path / "fewer", fewer, *tiny_world, text, tokenizer, workers=0)
+    kept = [key for key, tensor in _state(tmp_path / "fewer").items() if key.startswith("ema.") and tensor.equal(source[key])]
+    assert any("layers.0" in key for key in kept)
+    assert not any("embed_tokens" in key for key in kept)
     other = begun.model_copy(update={"layers": 2})
     with pytest.raises(PaintoverError, match="another network"):
         train(tmp_path / "other", other, *tiny_world, text, tokenizer, workers=0)
+
+
+def test_a_run_begins_from_one_with_other_tokens_or_another_head(
+    tmp_path, straight_language, recipe, tiny_world, text, tokenizer
+):
+    """What fits is taken over; the vocabulary, or the edit head, begins anew."""
+    changes = {"image_tokens": 4, "init": str(straight_language), "steps": 1, "lr": 1e-12, "ema": 0.0}
+    train(tmp_path, recipe.model_copy(update=changes), *tiny_world, text, tokenizer, workers=0)
+    state, source = _state(tmp_path), _state(straight_language)
+    tower = [key for key in source if key.startswith("ema.model.model.vision_tower")]
+    assert tower
+    for key in tower:
+        assert torch.allclose(state[key.replace("ema.", "model.", 1)], source[key], atol=1e-6), key
+    words = "model.model.lm_head.weight"
+    assert len(state[words]) == len(source[words]) + 2
+
+
+def test_without_the_expressive_instruction_the_tokens_are_all_that_is_said(tiny_world, mllm, text, recipe):
+    batch = _batches(tiny_world, mllm, text, recipe.model_copy(update={"expressive": False}))[0]
+    said = _batches(tiny_world, mllm, text, recipe)[0]
+    for part in ("seen", "unseen"):
+        told = len(batch[part]["tokens_BLD"])
+        for labels in batch[part]["labels_BL"][:told]:
+            assert labels[labels != -100].tolist() == [*mllm.image_ids, mllm.tokenizer.eos_token_id]
+        assert torch.equal(batch[part]["tokens_BLD"], said[part]["tokens_BLD"])  # what the head is told to say stays
 
 
 def test_what_it_is_asked_for_must_fit():
     for wrong, said in (({"vision": (33,)}, "vision"), ({"width": 12}, "width"), ({"unseen": 2}, "unseen")):
         with pytest.raises(ValueError, match=said):
             LanguageRecipe(**wrong)
+
+
+def test_without_expressive_instructions_the_answer_is_its_tokens_alone(recipe, tiny_world, text, tokenizer):
+    silent = recipe.model_copy(update={"expressive": False, "captions": 0.0})
+    mllm = build(tokenizer, text, silent)
+    batch = LanguageBatches(*tiny_world, mllm, text, silent)[0]
+    for rows in filter(None, (batch["seen"], batch["unseen"])):
+        said = rows["labels_BL"][rows["labels_BL"] != -100].reshape(len(rows["labels_BL"]), -1)
+        assert said.tolist() == [[*mllm.image_ids, mllm.tokenizer.eos_token_id]] * len(said)
+        assert rows["tokens_BLD"].shape[0] == len(said)  # what is meant is still what the head shall say

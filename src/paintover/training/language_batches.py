@@ -82,7 +82,10 @@ class LanguageBatches(Dataset[dict[str, Any]]):
             rgb_HWC = np.rint(scene.render(self.mllm.size) * 255).astype(np.uint8)
             pixels, patches = self.mllm.see(rgb_HWC), torch.from_numpy(self._patches(scene))
         question = self.mllm.question(instruction, scene is not None, prompt)
-        return {"question": question, "answer": answer, "pixels": pixels, "patches": patches, "tokens": prompt is None}
+        said = answer if self.recipe.expressive or prompt is not None else ""
+        return {
+            "question": question, "said": said, "meant": answer, "pixels": pixels, "patches": patches, "tokens": prompt is None,
+        }  # fmt: skip
 
     def _patches(self, scene: Scene) -> NDArray[np.int64]:
         side = round(self.mllm.patches**0.5)
@@ -99,7 +102,7 @@ class LanguageBatches(Dataset[dict[str, Any]]):
             return None
         rows = sorted(rows, key=lambda row: not row["tokens"])  # those with [IMG] tokens first
         asked = [
-            self.mllm.asked([r["question"] for r in part], [r["answer"] for r in part], tokens)
+            self.mllm.asked([r["question"] for r in part], [r["said"] for r in part], tokens)
             for tokens in (True, False)
             if (part := [r for r in rows if r["tokens"] == tokens])
         ]
@@ -112,7 +115,7 @@ class LanguageBatches(Dataset[dict[str, Any]]):
         return {
             **joined,
             "images_BN": torch.cat([a.images_BN for a in asked]),
-            "tokens_BLD": torch.stack([self._states(r["answer"]) for r in told]) if told else None,
+            "tokens_BLD": torch.stack([self._states(r["meant"]) for r in told]) if told else None,
             "pixels_BCHW": torch.stack([r["pixels"] for r in rows]) if rows[0]["pixels"] is not None else None,
             "patches_BN": torch.stack([r["patches"] for r in rows]) if rows[0]["pixels"] is not None else None,
         }

@@ -19,6 +19,7 @@ from paintover.training.network import averaged_weights
 
 PROMPT = "what will this image be like if '{instruction}'{image} :"
 HEADS = 4  # of every attention
+_OWN = ("head.", "model.model.language_model.embed_tokens.", "model.lm_head.")  # what a run may have another one of
 
 
 def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> Mllm:
@@ -70,8 +71,13 @@ def as_module(mllm: Mllm) -> nn.ModuleDict:
 
 
 def begin_from(net: nn.ModuleDict, source: Path) -> None:
-    """Fills the network with the averaged weights of another run of this kind. Raises PaintoverError where they do not fit."""
-    try:
-        net.load_state_dict(averaged_weights(source))
-    except RuntimeError as error:
-        raise PaintoverError(f"{source} holds another network than this recipe's; name a run of `train language`") from error
+    """Fills the network with the averaged weights of another run of this kind.
+
+    That may have other [IMG] tokens, or another edit head: then vocabulary or head stay as they are. Raises PaintoverError
+    where anything else does not fit.
+    """
+    own, found = net.state_dict(), averaged_weights(source)
+    other = {name for name in own.keys() & found.keys() if own[name].shape != found[name].shape}
+    if own.keys() != found.keys() or not all(name.startswith(_OWN) for name in other):
+        raise PaintoverError(f"{source} holds another network than this recipe's; name a run of `train language`")
+    net.load_state_dict({name: found[name] for name in own if name not in other}, strict=False)
