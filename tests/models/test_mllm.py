@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from paintover.errors import ModelError
 from paintover.models.bundle import load
-from paintover.models.mllm import MOST_TOKENS, Mllm, NoThreeTwice, tidy
+from paintover.models.mllm import MOST_TOKENS, Mllm, NoRepeat, tidy
 from paintover.models.mllm_file import save_mllm
 from paintover.models.tiny import tiny
 
@@ -166,13 +168,16 @@ def test_a_picture_is_seen_whole_in_the_middle(mllm):
 
 
 def test_only_the_answers_own_threes_are_not_said_twice():
-    forbid, scores = NoThreeTwice(3), torch.zeros(2, 6)
+    forbid, scores = NoRepeat(3, 3), torch.zeros(2, 6)
     ids = torch.tensor([[1, 2, 3, 4, 1, 2], [1, 2, 3, 4, 5, 4]])
     assert torch.equal(forbid(ids, scores), scores)  # 1 2 3 is the question's
     ids = torch.tensor([[0, 0, 0, 1, 2, 3, 1, 2], [0, 0, 0, 1, 2, 3, 2, 3]])
     found = forbid(ids, scores)
     assert torch.isinf(found).nonzero().tolist() == [[0, 3], [1, 2]]
     assert not scores.any()
+    ids = torch.tensor([[0, 0, 0, 1, 2, 3, 4, 1, 2, 3]])
+    assert torch.isinf(NoRepeat(3, 4)(ids, scores[:1])).nonzero().tolist() == [[0, 4]]
+    assert torch.equal(NoRepeat(3, 6)(ids, scores[:1]), scores[:1])
 
 
 def test_a_models_own_settings_neither_make_chance_nor_noise(talking_bundle, taught, tmp_path, capfd):
@@ -205,6 +210,25 @@ def test_saving_keeps_the_model_and_what_it_answers(mllm, taught, tmp_path, talk
     again = load(tmp_path, "cpu").mllm()
     assert [answer.text for answer in again.answer(*asked(taught))] == [text for _, _, text, _ in taught]
     assert again.wording == mllm.wording
+
+
+def test_the_convolutional_vision_tower_is_known_to_whoever_loads_one(mllm, talking_bundle, tmp_path):
+    """In a process of its own, since this one knows it once it has been imported."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    from paintover.models.conv_tower import ConvTowerConfig
+
+    tower = ConvTowerConfig(image_size=mllm.size, widths=(32, 32), layers=1)
+    layer = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+    told = {**mllm.model.config.to_dict(), "vision_config": tower, **layer}
+    config = LlavaConfig(**{name: told[name] for name in told if name not in ("architectures", "dtype", "model_type")})
+    model = LlavaForConditionalGeneration(config)
+    folder = shutil.copytree(talking_bundle, tmp_path / "bundle")
+    save_mllm(Mllm(model, mllm.tokenizer, mllm.head, mllm.wording, (0.5,) * 3, (0.5,) * 3), folder)
+    code = "import numpy, sys; from paintover.models.bundle import load; mllm = load(sys.argv[1], 'cpu').mllm(); "
+    code += "mllm.answer(['x'], [numpy.full((9, 9, 3), 200, numpy.uint8)])"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_tokens_by_other_numbers(mllm):

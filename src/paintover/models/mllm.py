@@ -28,7 +28,8 @@ class Wording:
     """How the language model is asked: `prompt` with {instruction} and {image} in it, and what the special tokens are called.
 
     image_tokens: the [IMG] tokens, in order. start, patch, end: what stands for the picture is one start, as many patches as
-    the vision tower makes, one end. Where nothing is shown, {image} is empty.
+    the vision tower makes, one end. Where nothing is shown, {image} is empty. no_repeat_ngram: as many tokens in a row are
+    never said twice in an answer.
     """
 
     prompt: str
@@ -36,6 +37,7 @@ class Wording:
     patch: str = "<im_patch>"
     start: str = "<im_start>"
     end: str = "<im_end>"
+    no_repeat_ngram: int = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,8 +189,9 @@ class Mllm:
     ) -> list[Answer]:
         """What each instruction means for its picture (None: for no picture at all), in one batch.
 
-        Greedy, at most MOST_TOKENS tokens, no three of them twice. given: expressive instructions that are already known;
-        where there is one, nothing is generated. Missing [IMG] tokens are appended and the states computed in one more pass.
+        Greedy, at most MOST_TOKENS tokens, `no_repeat_ngram` of them in a row never twice. given: expressive instructions that
+        are already known; where there is one, nothing is generated. Missing [IMG] tokens are appended and the states computed
+        in one more pass.
         Special tokens in the words are no words. Raises ModelError where the question alone is longer than the model reads.
         """
         given = given or [None] * len(instructions)
@@ -263,7 +266,7 @@ class Mllm:
             max_new_tokens=MOST_TOKENS,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad,
-            logits_processor=LogitsProcessorList([NoThreeTwice(longest)]),
+            logits_processor=LogitsProcessorList([NoRepeat(longest, self.wording.no_repeat_ngram)]),
             return_dict_in_generate=True,
             output_hidden_states=True,
         )
@@ -287,19 +290,19 @@ class Mllm:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-class NoThreeTwice:
-    """For `generate`: no three tokens of an answer are followed by themselves again. The question's are not counted: what was
-    asked for may be said in the same words."""
+class NoRepeat:
+    """For `generate`: no `size` tokens of an answer in a row are said twice. The question's are not counted: what was asked for
+    may be said in the same words."""
 
-    def __init__(self, question: int) -> None:
-        self.question = question
+    def __init__(self, question: int, size: int) -> None:
+        self.question, self.before = question, size - 1
 
     def __call__(self, ids_BL: Tensor, scores_BV: Tensor) -> Tensor:
         scores_BV = scores_BV.clone()
         for row, scores_V in zip(ids_BL[:, self.question :].tolist(), scores_BV, strict=True):
-            for i in range(len(row) - 2):
-                if row[i : i + 2] == row[-2:]:
-                    scores_V[row[i + 2]] = -torch.inf
+            for i in range(len(row) - self.before):
+                if row[i : i + self.before] == row[len(row) - self.before :]:
+                    scores_V[row[i + self.before]] = -torch.inf
         return scores_BV
 
 

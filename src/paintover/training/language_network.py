@@ -18,6 +18,7 @@ from paintover.training.language_recipe import LanguageRecipe
 from paintover.training.network import averaged_weights
 
 PROMPT = "what will this image be like if '{instruction}'{image} :"
+NO_REPEAT = 6  # "paint the lemon white and paint the grapes white" says "and paint the" more than once
 HEADS = 4  # of every attention
 _OWN = ("head.", "model.model.language_model.embed_tokens.", "model.lm_head.")  # what a run may have another one of
 
@@ -35,7 +36,7 @@ def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> M
             tokenizer_file=str(tokenizer_file), bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
         )
         tokenizer.add_tokens(list(names), special_tokens=True)
-    wording = Wording(PROMPT, names[3:])
+    wording = Wording(PROMPT, names[3:], no_repeat_ngram=NO_REPEAT)
     language = LlamaConfig(
         vocab_size=len(tokenizer), max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
