@@ -78,10 +78,19 @@ def run(
         "model": model, "fingerprint": bundle.fingerprint, "size": size or bundle.size, "seed": seed,
         "world": assets.fingerprint, "paintover": __version__, "code": code("scenes"),
     }  # fmt: skip
-    bench = Bench(cases, seeds, out, about, bundle, eye, steps, force, device, progress, len(chosen))
-    made = {NOTHING: bench.nothing()}
-    for n, column in enumerate(chosen):
-        made[column.name] = bench.column(n, column)
+    done = 0
+
+    def count_edits(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, len(chosen) * count * seeds)
+
+    bench = Bench(
+        cases=cases, seeds=seeds, out=out, about=about, eye=eye, steps=steps, force=force, device=device,
+        on_edits=count_edits,
+    )  # fmt: skip
+    made = {NOTHING: bench.nothing(), **{column.name: bench.column(column) for column in chosen}}
     when = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - began, 1)}
     facts = {**about, "device": str(bundle.denoiser.device), **when, "count": count, "seeds": seeds}
     return cases, made, {**facts, **report(cases, made, assets.classes, list(ablations or {}))}

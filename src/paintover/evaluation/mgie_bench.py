@@ -14,7 +14,7 @@ from paintover.evaluation.ambiguous import MEASURES, Eye, Held
 from paintover.evaluation.compare import Picture
 from paintover.evaluation.kept import Kept
 from paintover.evaluation.paired import Values
-from paintover.models.bundle import Bundle, load
+from paintover.models.bundle import load
 from paintover.orders.order import Order, check, request_for, resolve
 from paintover.orders.run import edit_many
 from paintover.request import EditResult
@@ -44,7 +44,7 @@ class Made:
     settings: dict[str, Any]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Bench:
     """The cases and the settings that all columns share."""
 
@@ -52,13 +52,11 @@ class Bench:
     seeds: int
     out: Path
     about: dict[str, Any]
-    bundle: Bundle
     eye: Eye | None
     steps: int | None
     force: bool
     device: str | None
-    progress: Callable[[int, int], None] | None
-    columns: int
+    on_edits: Callable[[int], None]  # told how many edits more there are
     # In memory: what the language model said of a picture serves all seeds, and all columns that ask it alike.
     cache: PrepareCache = field(default_factory=lambda: PrepareCache(max_bytes=0))
 
@@ -69,7 +67,7 @@ class Bench:
             self.fill(values, 0, here, [one.source for one in here])
         return Made(values, [""] * len(self.cases), [one.source for one in self.cases], {"editor": None})
 
-    def column(self, place: int, column: Column) -> Made:
+    def column(self, column: Column) -> Made:
         """Every case under every seed: batches of cases, and each batch under all seeds before the next."""
         model = column.model or str(self.about["model"])
         bundle = load(model, device=self.device)
@@ -88,9 +86,7 @@ class Bench:
                 if s == 0:
                     shown += [pixels for pixels, _ in made]
                     texts[first : first + len(here)] = [str(record.get("expressive") or "") for _, record in made]
-                if self.progress:
-                    done = place * len(self.cases) + first + len(here) * (s + 1) / self.seeds
-                    self.progress(round(done * self.seeds), self.columns * len(self.cases) * self.seeds)
+                self.on_edits(len(here))
         return Made(values, texts, shown, settings | {"fingerprint": bundle.fingerprint, "meant": column.meant})
 
     def edits(self, column: Column, model: str, kept: Kept, here: list[Held], s: int) -> list[tuple[Picture, dict[str, Any]]]:
