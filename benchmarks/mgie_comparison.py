@@ -37,7 +37,7 @@ def main() -> None:
         given.photos,
         out=given.out,
         model=given.model,
-        ablations=dict(said.split("=", 1) for said in given.ablation),
+        others=given.ablation,
         count=given.count,
         seeds=given.seeds,
         seed=given.seed,

@@ -13,8 +13,9 @@ from paintover import cli
 from paintover.errors import RequestError
 from paintover.evaluation import mgie_page
 from paintover.evaluation.ambiguous import MEASURES, Eye, held
-from paintover.evaluation.mgie import COLUMNS, report, run
-from paintover.evaluation.mgie_bench import NOTHING, Made
+from paintover.evaluation.mgie import report, run
+from paintover.evaluation.mgie_bench import Made
+from paintover.evaluation.mgie_columns import COLUMNS, NOTHING, ablations
 from paintover.evaluation.naming import judged, names
 from paintover.evaluation.paired import by_case, difference, row
 from paintover.models.bundle import load
@@ -218,6 +219,24 @@ def test_all_columns_are_edited_and_the_language_model_answers_once(tiny_world, 
         run(*tiny_world, **{**kwargs, "steps": 2})
 
 
+def test_ablations_have_names_of_their_own_that_folders_can_have():
+    assert [(one.name, one.model, one.editor) for one in ablations(["4 [IMG] = a/b=c", "E2E, 0.5=d", "E2E, 0.5=d"])] == [
+        ("4 [IMG]", "a/b=c", "mgie"),
+        ("E2E, 0.5", "d", "mgie"),
+    ]
+    for wrong in ("x", "=x", "x=", " = "):
+        with pytest.raises(RequestError, match="write NAME=BUNDLE"):
+            ablations([wrong])
+    for odd in ("..", ".", "a/b", "a\\b", ".a", "a.", "a\nb", "-a", "a:b"):
+        with pytest.raises(RequestError, match="use letters, digits"):
+            ablations([f"{odd}=x"])
+    for name in ("mgie", "Oracle", NOTHING):
+        with pytest.raises(RequestError, match="as a column is"):
+            ablations([f"{name}=x"])
+    with pytest.raises(RequestError, match="two ablations"):
+        ablations(["a=x", "A=y"])
+
+
 def test_the_command_and_its_ablations(tiny_world, tiny_bundle, tmp_path, tmp_path_factory, capsys):
     from paintover.models.tiny import tiny
 
@@ -230,15 +249,17 @@ def test_the_command_and_its_ablations(tiny_world, tiny_bundle, tmp_path, tmp_pa
             cli.main([str(word) for word in (*words, *more)])
         return ended.value.code, *capsys.readouterr()
 
-    code, out, _ = call("--ablation", f"no L_ins={other}", "--ablation", f"1 [IMG]={tiny_bundle}", "--json")
+    code, out, _ = call(
+        "--ablation", f"without expressive instructions={other}", "--ablation", f"1 [IMG]={tiny_bundle}", "--json"
+    )
     assert code == 0
     found = json.loads(out)
-    assert found["ablations"] == ["no L_ins", "1 [IMG]"]
+    assert found["ablations"] == ["without expressive instructions", "1 [IMG]"]
     same = found["paired"]["all"]["1 [IMG] - mgie"][0]
     assert (same["mean"], same["says"]) == (0, "not told apart")
-    assert found["paired"]["all"]["no L_ins - mgie"][0]["mean"] != 0
+    assert found["paired"]["all"]["without expressive instructions - mgie"][0]["mean"] != 0
     assert "Ablations" in (tmp_path / "r" / "table.md").read_text()
-    for wrong, says in (("x", "NAME=BUNDLE"), ("mgie=x", "called mgie, as a column is"), ("a=/none/at/all", "/none/at/all")):
+    for wrong, says in (("x", "NAME=BUNDLE"), ("a=/none/at/all", "/none/at/all")):
         code, _, err = call("--ablation", wrong)
         assert (code, says in err) == (2, True)
     code, out, _ = call()

@@ -291,13 +291,6 @@ def mgie(
     from paintover.evaluation import comparison, mgie_page
     from paintover.evaluation.mgie import run
 
-    others: dict[str, str] = {}
-    for said in ablation or ():
-        name, _, bundle = said.partition("=")
-        if not name.strip() or not bundle.strip():
-            raise RequestError(f"--ablation is {said!r}; write NAME=BUNDLE")
-        if others.setdefault(name.strip(), bundle.strip()) != bundle.strip():
-            raise RequestError(f"there are two ablations {name.strip()!r}; give each its own name")
     with counted("evaluating") as progress:
         cases, made, found = run(
             world,
@@ -305,7 +298,7 @@ def mgie(
             out=out,
             model=model,
             names=_names(columns),
-            ablations=others,
+            others=ablation or (),
             count=count,
             seeds=seeds,
             size=size,

@@ -15,28 +15,16 @@ from typing import Any
 import numpy as np
 
 from paintover import __version__
-from paintover.errors import RequestError
 from paintover.evaluation.ambiguous import MEASURES, Eye, Held, held
-from paintover.evaluation.mgie_bench import NOTHING, Bench, Column, Made
+from paintover.evaluation.mgie_bench import Bench, Made
+from paintover.evaluation.mgie_columns import NOTHING, TELLERS, ablations, columns
 from paintover.evaluation.naming import of_each
 from paintover.evaluation.paired import Values, difference, row
 from paintover.models.bundle import load
 from paintover.orders.code import code
 from paintover.scenes.assets import Assets
 
-ORACLE = "oracle"
-PAIRS = (("mgie", "lgie"), ("mgie", "instruct"), ("lgie", "instruct"))
-NAMED = ("mgie", "lgie")
-
-
-COLUMNS = (
-    Column("instruct", "instruct"),
-    Column("lgie", "lgie"),
-    Column("mgie", "mgie"),
-    Column("mgie by its words (FZ)", "mgie", {"guided_by": "text"}),
-    Column("lgie by its words", "lgie", {"guided_by": "text"}),
-    Column(ORACLE, "instruct", meant=True),
-)
+PAIRS = (TELLERS, ("mgie", "instruct"), ("lgie", "instruct"))
 
 
 def run(
@@ -46,7 +34,7 @@ def run(
     out: Path,
     model: str = "builtin",
     names: Sequence[str] | None = None,
-    ablations: dict[str, str] | None = None,
+    others: Sequence[str] = (),
     count: int = 160,
     seeds: int = 5,
     size: int | None = None,
@@ -58,19 +46,12 @@ def run(
 ) -> tuple[list[Held], dict[str, Made], dict[str, Any]]:
     """Edits `count` held-out cases under `seeds` seeds by each column of `names` (all of COLUMNS if None).
 
-    ablations: other bundles by name, each a column more, edited by mgie. Each edit is kept in `out` as it is finished: an
+    others: ablations, each NAME=BUNDLE, edited by mgie in a column more. Each edit is kept in `out` as it is finished: an
     interrupted run goes on where it was. Returns the cases, the columns and the report as plain JSON. Raises PaintoverError.
     """
     began = time.perf_counter()
-    there = {column.name: column for column in COLUMNS}
-    for name in names or ():
-        if name not in there:
-            raise RequestError(f"there is no column {name!r}; choose of {', '.join(there)}")
-    chosen = [there[name] for name in dict.fromkeys(names or there)]
-    for name, folder in (ablations or {}).items():
-        if name in {column.name for column in chosen} | {NOTHING}:
-            raise RequestError(f"an ablation is called {name}, as a column is; call it something else")
-        chosen.append(Column(name, "mgie", model=folder))
+    chosen, more = columns(names), ablations(others)
+    chosen += more
     assets, bundle = Assets(root, "held_out", photos), load(model, device=device)
     cases = held(assets, count, size or bundle.size, seed)
     eye = Eye(bundle.mllm()) if "mgie" in bundle.capabilities else None
@@ -93,23 +74,23 @@ def run(
     made = {NOTHING: bench.nothing(), **{column.name: bench.column(column) for column in chosen}}
     when = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - began, 1)}
     facts = {**about, "device": str(bundle.denoiser.device), **when, "count": count, "seeds": seeds}
-    return cases, made, {**facts, **report(cases, made, assets.classes, list(ablations or {}))}
+    return cases, made, {**facts, **report(cases, made, assets.classes, [column.name for column in more])}
 
 
-def report(cases: Sequence[Held], made: dict[str, Made], classes: Sequence[str], ablations: Sequence[str]) -> dict[str, Any]:
+def report(cases: Sequence[Held], made: dict[str, Made], classes: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
     """Means by kind and over all, paired differences, what the texts name, and every case, as plain JSON."""
     kinds = list(dict.fromkeys(one.case.kind for one in cases))
     groups = {"all": list(range(len(cases)))} | {k: [i for i, c in enumerate(cases) if c.case.kind == k] for k in kinds}
     told = {name: of_each([(t, c.case) for t, c in zip(m.texts, cases, strict=True)], classes)
             for name, m in made.items() if any(m.texts)}  # fmt: skip
-    pairs = [pair for pair in PAIRS if set(pair) <= set(made)] + [(n, "mgie") for n in ablations if "mgie" in made]
+    pairs = [pair for pair in PAIRS if set(pair) <= set(made)] + [(n, "mgie") for n in others if "mgie" in made]
 
     def said(name: str, judged: str, at: list[int]) -> Values:
         return np.array(told[name][judged], dtype=np.float64)[at, None]
 
     return {
         "columns": {name: m.settings for name, m in made.items()},
-        "ablations": list(ablations),
+        "ablations": list(others),
         "groups": {
             group: {name: {key: row(m.values[key][at]) for key in MEASURES} for name, m in made.items()}
             for group, at in groups.items()
@@ -126,8 +107,8 @@ def report(cases: Sequence[Held], made: dict[str, Made], classes: Sequence[str],
             for group, at in groups.items()
         },
         "texts_paired": [
-            difference(key, *(said(name, key, groups["all"]) for name in NAMED)) for key in told[NAMED[0]] if key != "words"
-        ] if set(NAMED) <= set(told) else [],
+            difference(key, *(said(name, key, groups["all"]) for name in TELLERS)) for key in told[TELLERS[0]] if key != "words"
+        ] if set(TELLERS) <= set(told) else [],
         "cases": [
             {"n": c.n, "kind": c.case.kind, "instruction": c.case.instruction, "meant": c.case.meant,
              "texts": {name: made[name].texts[i] for name in told}}

@@ -13,6 +13,7 @@ from paintover.engine.cache import PrepareCache
 from paintover.evaluation.ambiguous import MEASURES, Eye, Held
 from paintover.evaluation.compare import Picture
 from paintover.evaluation.kept import Kept
+from paintover.evaluation.mgie_columns import Column
 from paintover.evaluation.paired import Values
 from paintover.models.bundle import load
 from paintover.orders.order import Order, check, request_for, resolve
@@ -20,18 +21,6 @@ from paintover.orders.run import edit_many
 from paintover.request import EditResult
 
 TOGETHER = 8  # edits that share denoiser calls, and instructions that the language model answers at once
-NOTHING = "doing nothing"
-
-
-@dataclass(frozen=True)
-class Column:
-    """An editor with some knobs, on a model (None: the one that is evaluated). meant: it is told what is meant."""
-
-    name: str
-    editor: str
-    knobs: dict[str, Any] = field(default_factory=dict)
-    meant: bool = False
-    model: str | None = None
 
 
 @dataclass(eq=False)
@@ -75,7 +64,7 @@ class Bench:
         bundle.require("mgie" if column.editor != "instruct" else "instruct", editor=column.editor)
         settings = {"editor": column.editor, "knobs": request.knobs, "steps": request.steps, "model": model}
         about = self.about | settings | {"fingerprint": bundle.fingerprint, "meant": column.meant}
-        folder = self.out / "columns" / column.name.replace("/", "_")
+        folder = self.out / "columns" / column.name
         kept = [Kept(folder / f"seed {s}", about | {"noise": s}, self.force) for s in range(self.seeds)]
         values, texts, shown = self.blank(self.seeds), [""] * len(self.cases), list[Picture]()
         for first in range(0, len(self.cases), TOGETHER):

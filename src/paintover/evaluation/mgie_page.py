@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from paintover import picture as pictures
 from paintover.evaluation.ambiguous import MEASURES, Held
-from paintover.evaluation.mgie_bench import NOTHING, Made
+from paintover.evaluation.mgie_bench import Made
+from paintover.evaluation.mgie_columns import NOTHING, TELLERS
 from paintover.evaluation.report import write_text
 from paintover.evaluation.tables import Listing
 
@@ -74,7 +75,7 @@ def _texts(report: dict[str, Any], names: Sequence[str]) -> list[Listing]:
     if report["texts_paired"] and "lgie" in names:
         by_name = {one["measure"]: one for one in report["texts_paired"]}
         rows.append(["mgie - lgie", *(_told(by_name[key]) if key in by_name else "–" for key in TEXTS)])
-    pair = [name for name in ("mgie", "lgie") if name in found["all"]]
+    pair = [name for name in TELLERS if name in found["all"]]
     heads = ["kind", "cases", *(f"{name}: {TEXTS[key]}" for key in ("right_things", "hallucinated") for name in pair)]
     by_kind = [
         [group, str(found[group][pair[0]]["exact"]["cases"]),
