@@ -213,6 +213,18 @@ def test_rows_are_of_four_sorts_in_their_order(tiny_world, bundle, recipe):
     assert len(batch["pixels_SCHW"]) == 8
 
 
+def test_rows_of_ids_are_filled_up_to_a_multiple_of_16(tiny_world, bundle, recipe):
+    mllm, asked = bundle.mllm(), _batches(tiny_world, bundle, recipe)[2]["asked"]
+    for name, fill in (("ids_BL", mllm.pad), ("mask_BL", 0), ("labels_BL", -100)):
+        assert asked[name].shape[1] % 16 == 0, name
+        assert (asked[name][asked["mask_BL"] == 0] == fill).all(), name
+    question = mllm.question("make it ripe", False)
+    short, whole = (mllm.asked([question], ["paint the pear yellow"], multiple=m) for m in (1, 16))
+    more = -short.ids_BL.shape[1] % 16
+    assert torch.equal(whole.labels_BL, functional.pad(short.labels_BL, (0, more), value=-100))
+    assert torch.equal(whole.images_BN, short.images_BN)
+
+
 def test_a_batch_depends_on_the_step_alone_and_processes_share_its_rows(tiny_world, bundle, recipe):
     whole = _batches(tiny_world, bundle, recipe)[7]
     again = _batches(tiny_world, bundle, recipe)

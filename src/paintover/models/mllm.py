@@ -139,10 +139,10 @@ class Mllm:
         start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         return start + self._ids((prompt or w.prompt).format(instruction=instruction, image=image))
 
-    def asked(self, questions: Sequence[list[int]], answers: Sequence[str], tokens: bool = True) -> Asked:
+    def asked(self, questions: Sequence[list[int]], answers: Sequence[str], tokens: bool = True, multiple: int = 1) -> Asked:
         """Questions and what shall be answered, to be learnt: the answer's words, its [IMG] tokens, the end.
 
-        Without `tokens` the answers end after their words, and images_BN points nowhere.
+        Without `tokens` the answers end after their words, and images_BN points nowhere. multiple: the length is one of it.
         """
         rows, labels, images = [], [], []
         for question, answer in zip(questions, answers, strict=True):
@@ -152,9 +152,9 @@ class Mllm:
             labels.append([-100] * len(question) + told)
             first = len(question) + len(said) - 1
             images.append(list(range(first, first + len(self.image_ids))) if tokens else [0] * len(self.image_ids))
-        ids_BL = _padded(rows, self.pad)
-        mask_BL = _padded([[1] * len(row) for row in rows], 0)
-        return Asked(ids_BL, mask_BL, _padded(labels, -100), torch.tensor(images))
+        ids_BL = _padded(rows, self.pad, multiple)
+        mask_BL = _padded([[1] * len(row) for row in rows], 0, multiple)
+        return Asked(ids_BL, mask_BL, _padded(labels, -100, multiple), torch.tensor(images))
 
     def look(self, pixels_BCHW: Tensor) -> Any:
         """What the vision tower sees: its hidden states, and their projection, for `hidden`."""
@@ -313,6 +313,6 @@ def tidy(text: str) -> str:
     return " ".join(re.split(r"(?<=[.!?])\s+", text.strip())[:2]).strip()
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    longest = max(map(len, rows))
+def _padded(rows: Sequence[Sequence[int]], value: int, multiple: int) -> Tensor:
+    longest = -(-max(map(len, rows)) // multiple) * multiple
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

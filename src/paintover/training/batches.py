@@ -23,6 +23,9 @@ _REMEMBERED = 20_000  # texts
 LEVELS = {"settled": (0.5, 1.0), "free": (0.0, 0.85)}
 
 
+LENGTHS = 16  # rows of ids are as long as a multiple of this: kernels are prepared anew for each length that they meet
+
+
 @dataclass(frozen=True)
 class Share:
     """Which rows of a step's batch this process makes: row r of `rank` + k * `world`."""

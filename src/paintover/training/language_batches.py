@@ -18,7 +18,7 @@ from paintover.scenes import ambiguous, edits, words
 from paintover.scenes.assets import Assets
 from paintover.scenes.looks import LOOKS
 from paintover.scenes.scene import COLOURS, Scene, random_scene
-from paintover.training.batches import Share
+from paintover.training.batches import LENGTHS, Share
 from paintover.training.language_recipe import LanguageRecipe
 
 CAPTION = "what is in this image?{image} :"
@@ -102,11 +102,11 @@ class LanguageBatches(Dataset[dict[str, Any]]):
             return None
         rows = sorted(rows, key=lambda row: not row["tokens"])  # those with [IMG] tokens first
         asked = [
-            self.mllm.asked([r["question"] for r in part], [r["said"] for r in part], tokens)
+            self.mllm.asked([r["question"] for r in part], [r["said"] for r in part], tokens, LENGTHS)
             for tokens in (True, False)
             if (part := [r for r in rows if r["tokens"] == tokens])
         ]
-        length = -(-max(a.ids_BL.shape[1] for a in asked) // _LENGTHS) * _LENGTHS
+        length = max(a.ids_BL.shape[1] for a in asked)
         joined = {
             name: torch.cat([_longer(getattr(a, name), length, pad) for a in asked])
             for name, pad in (("ids_BL", self.mllm.pad), ("mask_BL", 0), ("labels_BL", -100))
@@ -127,7 +127,6 @@ class LanguageBatches(Dataset[dict[str, Any]]):
         return self._known[text]
 
 
-_LENGTHS = 16  # rows are as long as a multiple of this: kernels are prepared anew for each length that they meet
 _AMBIGUOUS = np.array([3.0 if kind == "which" else 0.5 if kind == "later" else 1.0 for kind in ambiguous.AMBIGUOUS])
 _AMBIGUOUS /= _AMBIGUOUS.sum()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from paintover.scenes import ambiguous, edits
 from paintover.scenes.assets import Assets
 from paintover.scenes.edits import Case
 from paintover.scenes.looks import LOOKS, Pixels
-from paintover.training.batches import LEVELS, Share
+from paintover.training.batches import LENGTHS, LEVELS, Share
 from paintover.training.mgie_recipe import MgieRecipe
 
 SORTS = ("captions", "instruct", "unseen", "seen")
 _REMEMBERED = 5_000  # texts
-_LENGTHS = 16  # rows of ids are as long as a multiple of this: kernels are prepared anew for each length that they meet
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +123,7 @@ def together(rows: list[tuple[str, Row]], mllm: Mllm, states: States) -> dict[st
         batch["pooled_KD"] = torch.stack(pooled) if pooled[0] is not None else None
     if asked:
         questions = [mllm.question(row.words, seen) for seen, row in asked]
-        told = mllm.asked(questions, [row.meant for _, row in asked])
-        more = -told.ids_BL.shape[1] % _LENGTHS
-        fill = {"ids_BL": mllm.pad, "mask_BL": 0, "labels_BL": -100}
-        padded = {name: torch.nn.functional.pad(getattr(told, name), (0, more), value=v) for name, v in fill.items()}
-        batch["asked"] = {**padded, "images_BN": told.images_BN}
+        batch["asked"] = asdict(mllm.asked(questions, [row.meant for _, row in asked], multiple=LENGTHS))
         views = [mllm.see(np.rint(row.source * 255).astype(np.uint8)) for seen, row in asked if seen]
         batch["pixels_SCHW"] = torch.stack(views) if views else None
     return batch
