@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from paintover import cli
-from paintover.errors import RequestError
+from paintover.errors import ModelError, RequestError
 from paintover.evaluation import mgie_page
 from paintover.evaluation.ambiguous import MEASURES, Eye, held
 from paintover.evaluation.mgie import report, run
@@ -217,6 +217,18 @@ def test_all_columns_are_edited_and_the_language_model_answers_once(tiny_world, 
     assert asked == []
     with pytest.raises(RequestError, match="steps"):
         run(*tiny_world, **{**kwargs, "steps": 2})
+
+
+def test_a_column_that_cannot_be_is_told_before_the_first_edit(tiny_world, tmp_path, tmp_path_factory):
+    from paintover.models.tiny import tiny
+
+    deaf = str(tiny(tmp_path_factory.mktemp("deaf"), "instruct"))
+    for asked, others in ((["instruct", "lgie"], ()), (["instruct"], (f"deaf={deaf}",))):
+        with pytest.raises(ModelError, match=r"editor '(lg|mg)ie' needs a bundle that can 'mgie'"):
+            run(*tiny_world, **FAST, out=tmp_path, model=deaf, names=asked, others=others)
+    assert not list(tmp_path.rglob("*.png"))
+    made = run(*tiny_world, **FAST, out=tmp_path, model=deaf, names=["instruct", "oracle"])[1]
+    assert np.isnan(made["instruct"].values["similarity"]).all()  # there is no eye
 
 
 def test_ablations_have_names_of_their_own_that_folders_can_have():

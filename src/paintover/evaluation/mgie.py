@@ -71,6 +71,8 @@ def run(
         cases=cases, seeds=seeds, out=out, about=about, eye=eye, steps=steps, force=force, device=device,
         on_edits=count_edits,
     )  # fmt: skip
+    for column in chosen:  # before the first edit: what the last column lacks would be told hours later
+        bench.settings(column)
     made = {NOTHING: bench.nothing(), **{column.name: bench.column(column) for column in chosen}}
     when = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - began, 1)}
     facts = {**about, "device": str(bundle.denoiser.device), **when, "count": count, "seeds": seeds}

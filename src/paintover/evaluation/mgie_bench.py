@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from paintover.editors import registry
 from paintover.engine.cache import PrepareCache
 from paintover.evaluation.ambiguous import MEASURES, Eye, Held
 from paintover.evaluation.compare import Picture
@@ -59,11 +60,8 @@ class Bench:
     def column(self, column: Column) -> Made:
         """Every case under every seed: batches of cases, and each batch under all seeds before the next."""
         model = column.model or str(self.about["model"])
-        bundle = load(model, device=self.device)
-        request, _ = resolve(check(self.order(column, model, self.cases[0], 0)), bundle)
-        bundle.require("mgie" if column.editor != "instruct" else "instruct", editor=column.editor)
-        settings = {"editor": column.editor, "knobs": request.knobs, "steps": request.steps, "model": model}
-        about = self.about | settings | {"fingerprint": bundle.fingerprint, "meant": column.meant}
+        settings = self.settings(column)
+        about = self.about | settings
         folder = self.out / "columns" / column.name
         kept = [Kept(folder / f"seed {s}", about | {"noise": s}, self.force) for s in range(self.seeds)]
         values, texts, shown = self.blank(self.seeds), [""] * len(self.cases), list[Picture]()
@@ -76,7 +74,18 @@ class Bench:
                     shown += [pixels for pixels, _ in made]
                     texts[first : first + len(here)] = [str(record.get("expressive") or "") for _, record in made]
                 self.on_edits(len(here))
-        return Made(values, texts, shown, settings | {"fingerprint": bundle.fingerprint, "meant": column.meant})
+        return Made(values, texts, shown, settings)
+
+    def settings(self, column: Column) -> dict[str, Any]:
+        """What the column's edits are made with, as plain JSON. Raises PaintoverError where that cannot be."""
+        model = column.model or str(self.about["model"])
+        bundle = load(model, device=self.device)
+        bundle.require(*registry.get(column.editor).needs, editor=column.editor)
+        request, _ = resolve(check(self.order(column, model, self.cases[0], 0)), bundle)
+        return {
+            "editor": column.editor, "knobs": request.knobs, "steps": request.steps, "model": model,
+            "fingerprint": bundle.fingerprint, "meant": column.meant,
+        }  # fmt: skip
 
     def edits(self, column: Column, model: str, kept: Kept, here: list[Held], s: int) -> list[tuple[Picture, dict[str, Any]]]:
         """Picture and record of each case: as they are kept, or made now and kept."""
