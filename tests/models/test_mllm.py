@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from paintover.errors import ModelError
@@ -142,6 +143,40 @@ def test_words_that_are_too_long_are_cut_and_that_is_told(mllm, taught):
             assert answer.cut
             assert given in (None, answer.text)
             assert answer.hidden_ND.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def bytewise(mllm) -> Mllm:
+    """One that spells the characters that it does not know in bytes, as LLaMA does, and reads 200 tokens."""
+    letters = (chr(code) for code in range(32, 127))
+    pieces = ["<unk>", "<end>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    spelling = models.BPE({piece: i for i, piece in enumerate(pieces)}, [], byte_fallback=True, unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(spelling), eos_token="<end>", unk_token="<unk>")
+    wording = mllm.wording
+    tokenizer.add_tokens([wording.patch, wording.start, wording.end, *wording.image_tokens], special_tokens=True)
+    model = copy.deepcopy(mllm.model)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.image_token_id = tokenizer.convert_tokens_to_ids(wording.patch)
+    made = Mllm(model, tokenizer, mllm.head, wording, (0.5,) * 3, (0.5,) * 3)
+    made.length = 200
+    return made
+
+
+@pytest.mark.parametrize("before", ["", "a cow ", "\u00e4", "abc"])
+def test_characters_spelt_in_bytes_are_cut_whole(before, bytewise):
+    cow = "\U0001f404"  # four bytes
+    room = bytewise.length - MOST_TOKENS - len(bytewise.question(before, False))
+    fits, over, far = bytewise.answer([before + n * cow for n in (room // 4, room // 4 + 1, 400)], [None] * 3)
+    assert (fits.cut, over.cut, far.cut) == (False, True, True)
+    torch.testing.assert_close(fits.hidden_ND, over.hidden_ND, rtol=0, atol=1e-4)
+    torch.testing.assert_close(fits.hidden_ND, far.hidden_ND, rtol=0, atol=1e-4)
+    room = bytewise.length - len(bytewise.question("", False)) - len(bytewise.image_ids) - 1
+    room -= len(bytewise.tokenizer(before)["input_ids"])
+    said = [before + n * cow for n in (room // 4, room // 4 + 1, 400)]
+    fits, over, far = bytewise.answer([""] * 3, [None] * 3, said)
+    assert (fits.cut, over.cut, far.cut) == (False, True, True)
+    torch.testing.assert_close(fits.hidden_ND, over.hidden_ND, rtol=0, atol=1e-4)
+    torch.testing.assert_close(fits.hidden_ND, far.hidden_ND, rtol=0, atol=1e-4)
 
 
 def test_a_question_that_leaves_no_room(mllm, taught):

@@ -139,10 +139,10 @@ class Mllm:
         start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         return start + self._ids((prompt or w.prompt).format(instruction=instruction, image=image))
 
-    def asked(self, questions: Sequence[list[int]], answers: Sequence[str], tokens: bool = True, multiple: int = 1) -> Asked:
+    def asked(self, questions: Sequence[list[int]], answers: Sequence[str], tokens: bool = True) -> Asked:
         """Questions and what shall be answered, to be learnt: the answer's words, its [IMG] tokens, the end.
 
-        Without `tokens` the answers end after their words, and images_BN points nowhere. multiple: the length is one of it.
+        Without `tokens` the answers end after their words, and images_BN points nowhere.
         """
         rows, labels, images = [], [], []
         for question, answer in zip(questions, answers, strict=True):
@@ -152,9 +152,9 @@ class Mllm:
             labels.append([-100] * len(question) + told)
             first = len(question) + len(said) - 1
             images.append(list(range(first, first + len(self.image_ids))) if tokens else [0] * len(self.image_ids))
-        ids_BL = _padded(rows, self.pad, multiple)
-        mask_BL = _padded([[1] * len(row) for row in rows], 0, multiple)
-        return Asked(ids_BL, mask_BL, _padded(labels, -100, multiple), torch.tensor(images))
+        ids_BL = _padded(rows, self.pad)
+        mask_BL = _padded([[1] * len(row) for row in rows], 0)
+        return Asked(ids_BL, mask_BL, _padded(labels, -100), torch.tensor(images))
 
     def look(self, pixels_BCHW: Tensor) -> Any:
         """What the vision tower sees: its hidden states, and their projection, for `hidden`."""
@@ -231,19 +231,25 @@ class Mllm:
                     f"the language model reads {self.length} tokens; its own question takes {len(question)} of them and the "
                     f"answer {MOST_TOKENS}"
                 )
-            words, cut = self._start(words, len(self._ids(words)) - (len(question) - most)), True
+            words, cut = self._shorter(words, len(self._ids(words)) - (len(question) - most)), True
             question = self.question(words, shown)
         return question, cut
 
     def _beside(self, question: list[int], answer: str) -> str:
         """As much of an answer as the model reads after the question, with its [IMG] tokens and the end behind it."""
         answer, room = self._words(answer), self.length - len(question) - len(self.image_ids) - 1
-        return answer if len(self._ids(answer)) <= room else self._start(answer, room)
+        while len(self._ids(answer)) > room:
+            answer = self._shorter(answer, room)
+        return answer
 
-    def _start(self, text: str, tokens: int) -> str:
-        """The beginning of a text, of so many tokens at most."""
-        ends = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        return text[: ends[tokens - 1][1]] if 0 < tokens < len(ends) else "" if tokens <= 0 else text
+    def _shorter(self, text: str, tokens: int) -> str:
+        """The text up to the first character that is not whole in so many tokens; at least its last character is left out.
+
+        The bytes that a rare character is spelt in are several tokens at one place.
+        """
+        places = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        whole = min((start for start, _ in places[max(0, tokens) :]), default=len(text))
+        return text[: min(whole, len(text) - 1)]
 
     def _words(self, text: str) -> str:
         """The text without the names of special tokens: who writes <im_patch> shows no picture by that."""
@@ -313,6 +319,6 @@ def tidy(text: str) -> str:
     return " ".join(re.split(r"(?<=[.!?])\s+", text.strip())[:2]).strip()
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int, multiple: int) -> Tensor:
-    longest = -(-max(map(len, rows)) // multiple) * multiple
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    longest = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
