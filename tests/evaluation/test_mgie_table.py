@@ -167,18 +167,20 @@ def test_a_perfect_editor_wins_everything(cases, tmp_path):
     found = report(cases, made, _all(), [])
     assert found["groups"]["all"]["mgie"]["l1"]["mean"] == 0
     assert found["groups"]["frost"]["mgie"]["ssim"] == {"mean": 1, "se": None, "spread": None, "cases": 1}
-    says = {pair: [one["says"] for one in all_][:2] for pair, all_ in found["paired"]["all"].items()}
+    says = {(one["a"], one["b"]): [each["says"] for each in one["measures"]][:2] for one in found["paired"]["all"]}
     assert says == {
-        "mgie - lgie": ["won"] * 2,
-        "mgie - instruct": ["won"] * 2,
-        "lgie - instruct": ["not told apart"] * 2,
+        ("mgie", "lgie"): ["won"] * 2,
+        ("mgie", "instruct"): ["won"] * 2,
+        ("lgie", "instruct"): ["not told apart"] * 2,
     }
     texts = found["texts"]["all"]
     assert texts["mgie"]["exact"]["mean"] == texts["mgie"]["right_things"]["mean"] == 1
     assert texts["mgie"]["right_things"]["cases"] < texts["mgie"]["exact"]["cases"] == 8
     assert texts["mgie"]["hallucinated"]["mean"] == 0
     assert texts["lgie"]["exact"]["mean"] < 0.5
-    assert {one["measure"]: one["says"] for one in found["texts_paired"]}["exact"] == "won"
+    [pair] = found["texts_paired"]
+    assert (pair["a"], pair["b"]) == ("mgie", "lgie")
+    assert {one["measure"]: one["says"] for one in pair["measures"]}["exact"] == "won"
     mgie_page.write(tmp_path, cases, made, found | {"count": 8, "seeds": 1})
     text = (tmp_path / "table.md").read_text()
     assert "| mgie - lgie |" in text
@@ -262,15 +264,19 @@ def test_the_command_and_its_ablations(tiny_world, tiny_bundle, tmp_path, tmp_pa
         return ended.value.code, *capsys.readouterr()
 
     code, out, _ = call(
-        "--ablation", f"without expressive instructions={other}", "--ablation", f"1 [IMG]={tiny_bundle}", "--json"
+        "--ablation", f"without expressive instructions={other}", "--ablation", f"1 - [IMG]={tiny_bundle}", "--json"
     )
     assert code == 0
     found = json.loads(out)
-    assert found["ablations"] == ["without expressive instructions", "1 [IMG]"]
-    same = found["paired"]["all"]["1 [IMG] - mgie"][0]
-    assert (same["mean"], same["says"]) == (0, "not told apart")
-    assert found["paired"]["all"]["without expressive instructions - mgie"][0]["mean"] != 0
-    assert "Ablations" in (tmp_path / "r" / "table.md").read_text()
+    assert found["ablations"] == ["without expressive instructions", "1 - [IMG]"]
+    ours = {pair["a"]: pair for pair in found["paired"]["all"] if pair["b"] == "mgie"}
+    assert list(ours) == found["ablations"]
+    assert {(one["mean"], one["says"]) for one in ours["1 - [IMG]"]["measures"][:1]} == {(0, "not told apart")}
+    assert ours["without expressive instructions"]["measures"][0]["mean"] != 0
+    table = (tmp_path / "r" / "table.md").read_text()
+    main, _, more = table.partition("Ablations")
+    assert "1 - [IMG]" not in main
+    assert "\n| 1 - [IMG] - mgie | +0.0000 ± 0.0000: not told apart |" in more
     for wrong, says in (("x", "NAME=BUNDLE"), ("a=/none/at/all", "/none/at/all")):
         code, _, err = call("--ablation", wrong)
         assert (code, says in err) == (2, True)

@@ -18,7 +18,7 @@ from paintover import __version__
 from paintover.evaluation.ambiguous import MEASURES, Eye, Held, held
 from paintover.evaluation.mgie_bench import Bench, Made
 from paintover.evaluation.mgie_columns import NOTHING, TELLERS, ablations, columns
-from paintover.evaluation.naming import of_each
+from paintover.evaluation.naming import JUDGED, of_each
 from paintover.evaluation.paired import Values, difference, row
 from paintover.models.bundle import load
 from paintover.orders.code import code
@@ -98,10 +98,11 @@ def report(cases: Sequence[Held], made: dict[str, Made], classes: Sequence[str],
             for group, at in groups.items()
         },
         "paired": {
-            group: {
-                f"{a} - {b}": [difference(key, made[a].values[key][at], made[b].values[key][at]) for key in MEASURES]
+            group: [
+                {"a": a, "b": b,
+                 "measures": [difference(key, made[a].values[key][at], made[b].values[key][at]) for key in MEASURES]}
                 for a, b in pairs
-            }
+            ]
             for group, at in groups.items()
         },
         "texts": {
@@ -109,8 +110,11 @@ def report(cases: Sequence[Held], made: dict[str, Made], classes: Sequence[str],
             for group, at in groups.items()
         },
         "texts_paired": [
-            difference(key, *(said(name, key, groups["all"]) for name in TELLERS)) for key in told[TELLERS[0]] if key != "words"
-        ] if set(TELLERS) <= set(told) else [],
+            {"a": a, "b": b,
+             "measures": [difference(key, *(said(name, key, groups["all"]) for name in (a, b)))
+                          for key in JUDGED if key != "words"]}
+            for a, b in pairs if {a, b} <= set(told)
+        ],
         "cases": [
             {"n": c.n, "kind": c.case.kind, "instruction": c.case.instruction, "meant": c.case.meant,
              "texts": {name: made[name].texts[i] for name in told}}

@@ -16,6 +16,7 @@ from paintover import picture as pictures
 from paintover.evaluation.ambiguous import MEASURES, Held
 from paintover.evaluation.mgie_bench import Made
 from paintover.evaluation.mgie_columns import NOTHING, TELLERS
+from paintover.evaluation.paired import LESS
 from paintover.evaluation.report import write_text
 from paintover.evaluation.tables import Listing
 
@@ -39,16 +40,14 @@ def listings(report: dict[str, Any]) -> list[Listing]:
     """Over all cases: the columns, what was won and lost, what the texts name; then each kind; then the ablations."""
     main = [name for name in report["columns"] if name not in report["ablations"]]
     found = [
-        _columns(report, "all", main, f"All {report['count']} cases, {report['seeds']} seeds"),
-        _paired(report, [pair for pair in report["paired"]["all"] if pair.split(" - ")[0] not in report["ablations"]]),
+        _columns(report, main, f"All {report['count']} cases, {report['seeds']} seeds"),
+        _paired(report["paired"]["all"], main),
         *_texts(report, main),
         _kinds(report, main),
     ]
     if report["ablations"]:
         names = [name for name in ("mgie", *report["ablations"]) if name in report["columns"]]
-        found.append(_columns(report, "all", names, "Ablations"))
-        told = _texts(report, names)
-        found += [told[0], _paired(report, [f"{name} - mgie" for name in report["ablations"] if "mgie" in names])]
+        found += [_columns(report, names, "Ablations"), _texts(report, names)[0], _paired(report["paired"]["all"], names)]
     return [listing for listing in found if listing.rows]
 
 
@@ -57,30 +56,38 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(part for listing in listings(report) for part in (f"{listing.title}:\n", listing.markdown()))
 
 
-def _columns(report: dict[str, Any], group: str, names: Sequence[str], title: str) -> Listing:
-    heads = ["editor", *(f"{head} {'(less is better)' if key == 'l1' else ''}".strip() for key, head in HEADS.items())]
-    rows = [[name, *(_mean(report["groups"][group][name][key]) for key in MEASURES)] for name in names]
-    return Listing(f"{title}; mean ± standard error over the cases (spread of the seeds)", heads, rows)
+def _columns(report: dict[str, Any], names: Sequence[str], title: str) -> Listing:
+    heads = ["editor", *(f"{head} {'↓' if key in LESS else '↑'}" for key, head in HEADS.items())]
+    rows = [[name, *(_mean(report["groups"]["all"][name][key]) for key in MEASURES)] for name in names]
+    return Listing(f"{title}; mean ± standard error over the cases (spread of the seeds); ↓: less is better", heads, rows)
 
 
-def _paired(report: dict[str, Any], pairs: Sequence[str]) -> Listing:
-    found = report["paired"]["all"]
-    rows = [[pair, *(_told(one) for one in found[pair])] for pair in pairs if pair in found]
+def _of(pairs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs whose both columns are among these."""
+    return [pair for pair in pairs if {pair["a"], pair["b"]} <= set(names)]
+
+
+def _pair(pair: dict[str, Any]) -> str:
+    return f"{pair['a']} - {pair['b']}"
+
+
+def _paired(pairs: Sequence[dict[str, Any]], names: Sequence[str]) -> Listing:
+    rows = [[_pair(pair), *map(_told, pair["measures"])] for pair in _of(pairs, names)]
     return Listing("Paired differences ± two standard errors", ["difference", *HEADS.values()], rows)
 
 
 def _texts(report: dict[str, Any], names: Sequence[str]) -> list[Listing]:
     found = report["texts"]
     rows = [[name, *(_share(found["all"][name][key], key) for key in TEXTS)] for name in names if name in found["all"]]
-    if report["texts_paired"] and "lgie" in names:
-        by_name = {one["measure"]: one for one in report["texts_paired"]}
-        rows.append(["mgie - lgie", *(_told(by_name[key]) if key in by_name else "–" for key in TEXTS)])
-    pair = [name for name in TELLERS if name in found["all"]]
-    heads = ["kind", "cases", *(f"{name}: {TEXTS[key]}" for key in ("right_things", "hallucinated") for name in pair)]
+    for pair in _of(report["texts_paired"], names):
+        by_name = {one["measure"]: one for one in pair["measures"]}
+        rows.append([_pair(pair), *(_told(by_name[key]) if key in by_name else "–" for key in TEXTS)])
+    tellers = [name for name in TELLERS if name in found["all"]]
+    heads = ["kind", "cases", *(f"{name}: {TEXTS[key]}" for key in ("right_things", "hallucinated") for name in tellers)]
     by_kind = [
-        [group, str(found[group][pair[0]]["exact"]["cases"]),
-         *(_share(found[group][name][key], key) for key in ("right_things", "hallucinated") for name in pair)]
-        for group in found if pair
+        [group, str(found[group][tellers[0]]["exact"]["cases"]),
+         *(_share(found[group][name][key], key) for key in ("right_things", "hallucinated") for name in tellers)]
+        for group in found if tellers
     ]  # fmt: skip
     return [
         Listing("Expressive instructions, share of the cases ± standard error", ["editor", *TEXTS.values()], rows),
@@ -90,12 +97,14 @@ def _texts(report: dict[str, Any], names: Sequence[str]) -> list[Listing]:
 
 def _kinds(report: dict[str, Any], names: Sequence[str]) -> Listing:
     """L1 inside the true change, by kind: what most tells one understanding from another."""
-    pairs = [pair for pair in report["paired"]["all"] if pair.split(" - ")[0] not in report["ablations"]]
-    rows = []
+    rows, heads = [], [_pair(pair) for pair in _of(report["paired"]["all"], names)]
     for group, columns in report["groups"].items():
-        told = [_told(next(d for d in report["paired"][group][p] if d["measure"] == "l1_inside")) for p in pairs]
-        rows.append([group, *(_mean(columns[name]["l1_inside"], spread=False) for name in names), *told])
-    return Listing("L1 inside the true change, by kind", ["kind", *names, *pairs], rows)
+        differences = [
+            _told(next(one for one in pair["measures"] if one["measure"] == "l1_inside"))
+            for pair in _of(report["paired"][group], names)
+        ]
+        rows.append([group, *(_mean(columns[name]["l1_inside"], spread=False) for name in names), *differences])
+    return Listing("L1 inside the true change, by kind", ["kind", *names, *heads], rows)
 
 
 def _mean(row: dict[str, Any], spread: bool = True) -> str:
