@@ -14,7 +14,8 @@ import numpy as np
 
 from paintover.scenes import words
 from paintover.scenes.assets import Assets
-from paintover.scenes.scene import COLOURS, Object, Scene, random_backdrop, random_scene
+from paintover.scenes.change import added, exchanged, own, photograph
+from paintover.scenes.scene import COLOURS, Scene, random_scene
 
 FRUIT = ("apple", "orange", "lemon", "banana", "pear", "strawberry", "grapes")
 GROWN = (*FRUIT, "pumpkin", "mushroom", "flower")
@@ -58,13 +59,13 @@ def _which(assets: Assets, rng: np.random.Generator, sides: tuple[float, float])
     i, name = called[int(rng.integers(len(called)))]
     old, edit = scene.objects[i], str(rng.choice(["remove", "replace", "recolour"]))
     if edit == "remove":
-        return scene, _with(scene, i, None), {"a": name}, edit, words.meant(edit, a=old.cls)
+        return scene, exchanged(scene, i, None), {"a": name}, edit, words.meant(edit, a=old.cls)
     if edit == "recolour":
         colour = str(rng.choice(list(COLOURS)))
-        after = _with(scene, i, replace(old, colour=colour))
+        after = exchanged(scene, i, replace(old, colour=colour))
         return scene, after, {"a": name, "c": colour}, edit, words.meant(edit, a=old.cls, c=colour)
     new = str(rng.choice([c for c in assets.classes if c not in {o.cls for o in scene.objects}]))
-    return scene, _with(scene, i, _own(assets, new, old)), {"a": name, "b": new}, edit, words.meant(edit, a=old.cls, b=new)
+    return scene, exchanged(scene, i, own(assets, new, old)), {"a": name, "b": new}, edit, words.meant(edit, a=old.cls, b=new)
 
 
 def _names(scene: Scene, i: int) -> list[str]:
@@ -89,7 +90,7 @@ def _alike(assets: Assets, rng: np.random.Generator, sides: tuple[float, float])
     scene = _until(assets, rng, sides, lambda s: _two_sizes(s) is not None)
     small, big = _two_sizes(scene) or (0, 1)
     old, cls = scene.objects[small], scene.objects[big].cls
-    return scene, _with(scene, small, _own(assets, cls, old)), {}, "alike", words.meant("replace", a=old.cls, b=cls)
+    return scene, exchanged(scene, small, own(assets, cls, old)), {}, "alike", words.meant("replace", a=old.cls, b=cls)
 
 
 def _two_sizes(scene: Scene) -> tuple[int, int] | None:
@@ -104,7 +105,7 @@ def _feed(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) 
     """The only animal gets what it eats, on the side where it is not."""
     scene = _until(assets, rng, sides, lambda s: len(_of(s, ANIMALS)) == 1 and _free_side(s) is not None)
     food, where = EATS[scene.objects[_of(scene, ANIMALS)[0]].cls], _free_side(scene) or ""
-    return scene, _add(assets, scene, food, where, sides), {}, "feed", words.meant("add", b=food, w=where)
+    return scene, added(assets, scene, food, where, sides), {}, "feed", words.meant("add", b=food, w=where)
 
 
 def _ripe(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Meaning:
@@ -112,14 +113,14 @@ def _ripe(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) 
     scene = _until(assets, rng, sides, lambda s: len(_of(s, FRUIT)) == 1 and s.objects[_of(s, FRUIT)[0]].cls in RIPE)
     [i] = _of(scene, FRUIT)
     thing = scene.objects[i]
-    before = _with(scene, i, replace(thing, colour="green"))
-    after = _with(scene, i, replace(thing, colour=RIPE[thing.cls]))
+    before = exchanged(scene, i, replace(thing, colour="green"))
+    after = exchanged(scene, i, replace(thing, colour=RIPE[thing.cls]))
     return before, after, {}, "ripe", words.meant("recolour", a=thing.cls, c=RIPE[thing.cls])
 
 
 def _frost(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Meaning:
     """It gets cold, and what has grown is white with frost; animals do not change."""
-    scene = random_scene(assets, rng, sides) if rng.random() < 0.8 else Scene(random_backdrop(assets, rng, plain=0.0))
+    scene = random_scene(assets, rng, sides) if rng.random() < 0.8 else photograph(assets, rng)
     grown = _of(scene, GROWN)
     things = tuple(replace(o, colour="white") if i in grown else o for i, o in enumerate(scene.objects))
     meant = [words.meant("cooler"), *(words.meant("recolour", a=scene.objects[i].cls, c="white") for i in grown)]
@@ -136,10 +137,10 @@ def _festive(assets: Assets, rng: np.random.Generator, sides: tuple[float, float
     fruit = _of(scene, FRUIT)
     if fruit:
         old = scene.objects[fruit[0]]
-        after = _with(scene, fruit[0], _own(assets, "pumpkin", old))
+        after = exchanged(scene, fruit[0], own(assets, "pumpkin", old))
         return scene, after, {}, "festive", words.meant("replace", a=old.cls, b="pumpkin")
     where = _free_side(scene) or ""
-    return scene, _add(assets, scene, "flower", where, sides), {}, "festive", words.meant("add", b="flower", w=where)
+    return scene, added(assets, scene, "flower", where, sides), {}, "festive", words.meant("add", b="flower", w=where)
 
 
 def _later(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Meaning:
@@ -176,7 +177,7 @@ def _until(assets: Assets, rng: np.random.Generator, sides: tuple[float, float],
 
 def _anything(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Scene:
     """A scene, or a photograph as it is."""
-    return random_scene(assets, rng, sides) if rng.random() < 0.5 else Scene(random_backdrop(assets, rng, plain=0.0))
+    return random_scene(assets, rng, sides) if rng.random() < 0.5 else photograph(assets, rng)
 
 
 def _of(scene: Scene, classes: tuple[str, ...]) -> list[int]:
@@ -188,17 +189,3 @@ def _free_side(scene: Scene) -> str | None:
     if all(o.x > 0.5 + 0.3 * o.side for o in scene.objects):
         return "on the left"
     return "on the right" if all(o.x < 0.5 - 0.3 * o.side for o in scene.objects) else None
-
-
-def _own(assets: Assets, cls: str, old: Object) -> Object:
-    """The class's own stamp where the old thing was: as "replace" puts it."""
-    return Object(assets.canonical[cls], old.x, old.y, old.side)
-
-
-def _add(assets: Assets, scene: Scene, cls: str, where: str, sides: tuple[float, float]) -> Scene:
-    """The class's own stamp, of middling size: as "add" puts it."""
-    return replace(scene, objects=(*scene.objects, Object(assets.canonical[cls], *words.WHERE[where], float(np.mean(sides)))))
-
-
-def _with(scene: Scene, i: int, thing: Object | None) -> Scene:
-    return replace(scene, objects=(*scene.objects[:i], *((thing,) if thing else ()), *scene.objects[i + 1 :]))

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from paintover.scenes.assets import Assets
+from paintover.scenes.change import own, photograph
 from paintover.scenes.looks import LOOKS
-from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene, random_backdrop, random_scene
+from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene, random_scene
 
 UNNAMED = "white"  # the ground of a settled scene whose caption names none
 _VIEW = {"leaves": 1, "sky": 1, "wood": 1}  # which photograph is a place's own view, where it is not the first
@@ -49,10 +50,10 @@ def free(assets: Assets, rng: np.random.Generator, sides: tuple[float, float], p
         scene = settled(assets, rng, sides[1], plain)
         return replace(scene, objects=tuple(_moved(thing, rng, sides) for thing in scene.objects))
     if draw < 0.55:
-        return Scene(random_backdrop(assets, rng, plain=0.0), look=_look(rng, 0.5))
+        return replace(photograph(assets, rng), look=_look(rng, 0.5))
     scene = random_scene(assets, rng, sides)
-    own = [_own(thing, assets) if rng.random() < 0.5 else thing for thing in scene.objects]
-    things = tuple(replace(thing, colour=_colour(rng, 0.15)) for thing in own)
+    some = [own(assets, thing.cls, thing) if rng.random() < 0.5 else thing for thing in scene.objects]
+    things = tuple(replace(thing, colour=_colour(rng, 0.15)) for thing in some)
     return replace(scene, objects=things, look=_look(rng, 0.3))
 
 
@@ -70,11 +71,6 @@ def _moved(thing: Object, rng: np.random.Generator, sides: tuple[float, float]) 
     reach = 0.5 - 0.45 * side
     x = thing.x + float(rng.uniform(-1, 1)) * (reach if thing.x == 0.5 else max(0.0, 0.22 - side / 2))
     return replace(thing, x=x, y=0.5 + float(rng.uniform(-1, 1)) * reach, side=side)
-
-
-def _own(thing: Object, assets: Assets) -> Object:
-    """The class's own stamp, as "replace" puts it."""
-    return Object(assets.canonical[thing.cls], thing.x, thing.y, thing.side)
 
 
 def _colour(rng: np.random.Generator, share: float) -> str | None:

@@ -12,8 +12,9 @@ from paintover.scenes import ambiguous, words
 from paintover.scenes.ambiguous import AMBIGUOUS
 from paintover.scenes.assets import Assets
 from paintover.scenes.captioned import free, settled
+from paintover.scenes.change import added, exchanged, own, photograph
 from paintover.scenes.looks import LOOKS
-from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene, random_backdrop, random_scene
+from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Scene, random_backdrop, random_scene
 
 LOCAL = ("remove", "replace", "recolour", "add")
 KINDS = (*LOCAL, "place", "nothing", *LOOKS)
@@ -79,7 +80,7 @@ def make(
         opening = words.opening(rng)
         return Case(kind, before, after, text, words.caption(before, opening), words.caption(after, opening), meant)
     whole = kind in LOOKS or kind == "nothing"
-    scene = _photograph(assets, rng) if whole and rng.random() < 0.5 else random_scene(assets, rng, sides)
+    scene = photograph(assets, rng) if whole and rng.random() < 0.5 else random_scene(assets, rng, sides)
     after = scene
     told: dict[str, str] = {}
     if kind in LOOKS:
@@ -96,41 +97,33 @@ def make(
     return Case(kind, scene, after, text, *captions, words.meant(kind, **told))
 
 
-def _photograph(assets: Assets, rng: np.random.Generator) -> Scene:
-    """A photograph as it is, with nothing put in."""
-    return Scene(random_backdrop(assets, rng, plain=0.0))
-
-
 def _choose(scene: Scene, rng: np.random.Generator) -> int:
     return int(rng.integers(len(scene.objects)))
 
 
 def _remove(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scene, dict[str, str]]:
     i = _choose(scene, rng)
-    return _with(scene, i, None), {"a": scene.objects[i].cls}
+    return exchanged(scene, i, None), {"a": scene.objects[i].cls}
 
 
 def _replace(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scene, dict[str, str]]:
-    """The new thing is its class's own stamp, upright, in the old one's place and as long as it was."""
     i = _choose(scene, rng)
     old = scene.objects[i]
     cls = _new_class(scene, assets, rng)
-    new = Object(assets.canonical[cls], old.x, old.y, old.side)
-    return _with(scene, i, new), {"a": old.cls, "b": cls}
+    return exchanged(scene, i, own(assets, cls, old)), {"a": old.cls, "b": cls}
 
 
 def _recolour(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scene, dict[str, str]]:
     i = _choose(scene, rng)
     colour = str(rng.choice(list(COLOURS)))
-    return _with(scene, i, replace(scene.objects[i], colour=colour)), {"a": scene.objects[i].cls, "c": colour}
+    return exchanged(scene, i, replace(scene.objects[i], colour=colour)), {"a": scene.objects[i].cls, "c": colour}
 
 
 def _add(scene: Scene, assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> tuple[Scene, dict[str, str]]:
     """Always said where, and of middling size: what cannot be known from the words is not asked for."""
     where = str(rng.choice(list(words.WHERE)))
-    x, y = words.WHERE[where]
-    new = Object(assets.canonical[_new_class(scene, assets, rng)], x, y, float(np.mean(sides)))
-    return replace(scene, objects=(*scene.objects, new)), {"b": new.cls, "w": where}
+    cls = _new_class(scene, assets, rng)
+    return added(assets, scene, cls, where, sides), {"b": cls, "w": where}
 
 
 def _place(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scene, dict[str, str]]:
@@ -145,7 +138,3 @@ def _place(scene: Scene, assets: Assets, rng: np.random.Generator) -> tuple[Scen
 def _new_class(scene: Scene, assets: Assets, rng: np.random.Generator) -> str:
     here = {o.cls for o in scene.objects}
     return str(rng.choice([c for c in assets.classes if c not in here]))
-
-
-def _with(scene: Scene, i: int, thing: Object | None) -> Scene:
-    return replace(scene, objects=(*scene.objects[:i], *((thing,) if thing else ()), *scene.objects[i + 1 :]))
