@@ -54,7 +54,10 @@ def held(assets: Assets, count: int, size: int, seed: int) -> list[Held]:
 
 class Eye:
     """How alike pictures are to a vision tower: the cosine of the means over their patches, in the layer that the language
-    model reads (the last but one)."""
+    model reads (which one, its config says: the last in the built-in model, the last but one in LLaVA).
+
+    It is the eye of the model that is judged: that can favour it, and two models' similarities are not to be compared.
+    """
 
     def __init__(self, mllm: Mllm) -> None:
         self.mllm = mllm
