@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -111,8 +112,6 @@ def editors(
 
     Each editor runs with the knobs that the model recommends. Run it again to go on after an interruption.
     """
-    from rich.console import Console
-
     from paintover.evaluation import comparison
     from paintover.evaluation.editors import run
 
@@ -136,9 +135,7 @@ def editors(
     if as_json:
         print_json({**found, "page": str(page)})
         return
-    wide = Console()
-    for table in comparison.tables(found):
-        Console(width=max(wide.width, comparison.WIDTH)).print(table)
+    _print(comparison.tables(comparison.listings(found)))
     for finding in found["claim"]:
         print("\n".join(finding["says"]))
     for line in comparison.failed(found):
@@ -220,9 +217,6 @@ def tuning(
     Fidelity (what the true edit leaves alone) against expressiveness (how near the rest comes to the true target). Run it
     again to go on after an interruption.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from paintover.evaluation import comparison, tuning_page
     from paintover.evaluation.tuning import run
 
@@ -248,12 +242,7 @@ def tuning(
     if as_json:
         print_json({**found, "picture": str(picture)})
         return
-    wide = Console()
-    for listing in tuning_page.listings(found):
-        table = Table(*listing.heads, title=listing.title, title_justify="left", box=None, pad_edge=False)
-        for row in listing.rows:
-            table.add_row(*row)
-        Console(width=max(wide.width, comparison.WIDTH)).print(table)
+    _print(comparison.tables(tuning_page.listings(found)))
     for line in [*(claim["says"] for claim in found["claims"]), *tuning_page.failed(found)]:
         print(line)
     print(picture)
@@ -285,9 +274,6 @@ def mgie(
 
     Pictures against the goal, and what the expressive instructions name. Run it again to go on after an interruption.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from paintover.evaluation import comparison, mgie_page
     from paintover.evaluation.mgie import run
 
@@ -312,15 +298,21 @@ def mgie(
     if as_json:
         print_json({**found, "sheet": str(sheet)})
         return
-    wide = Console()
-    for listing in mgie_page.listings(found):
-        table = Table(*listing.heads, title=listing.title, title_justify="left", box=None, pad_edge=False)
-        for row in listing.rows:
-            table.add_row(*row)
-        Console(width=max(wide.width, comparison.WIDTH)).print(table)
+    _print(comparison.tables(mgie_page.listings(found)))
     print(sheet)
 
 
 def _names(listed: str | None) -> list[str] | None:
     """Of "a, b,c"; None where nothing is listed."""
     return [name.strip() for name in listed.split(",")] if listed else None
+
+
+def _print(tables: Iterable[Any]) -> None:
+    """As wide as they need, where the terminal is narrower: it breaks lines better than cells are broken."""
+    from rich.console import Console
+
+    from paintover.evaluation.comparison import WIDTH
+
+    wide = Console(width=max(Console().width, WIDTH))
+    for table in tables:
+        wide.print(table)

@@ -39,10 +39,10 @@ def write(out: Path, outcomes: Sequence[Edited], report: dict[str, Any]) -> Path
     return out / "index.html"
 
 
-def tables(report: dict[str, Any]) -> list[Table]:
-    """Overview and costs for the terminal."""
+def tables(listed: Sequence[Listing]) -> list[Table]:
+    """For the terminal."""
     made = []
-    for listing in listings(report):
+    for listing in listed:
         table = Table(title=listing.title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for i, head in enumerate(listing.heads):
             table.add_column(head, justify="right" if i else "left", no_wrap=i == 0)
