@@ -188,7 +188,7 @@ def test_a_perfect_editor_wins_everything(cases, tmp_path):
     assert "100 % ± 0 %" in text
     assert json.loads((tmp_path / "report.json").read_text())["cases"][3]["meant"] == cases[3].case.meant
     with Image.open(tmp_path / "sheet.jpg") as sheet:
-        assert sheet.height > 8 * 112
+        assert sheet.height > 8 * 192
 
 
 def test_all_columns_are_edited_and_the_language_model_answers_once(tiny_world, tiny_bundle, tmp_path, monkeypatch):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from paintover import picture as pictures
 from paintover.evaluation.ambiguous import MEASURES, Held
@@ -19,12 +17,13 @@ from paintover.evaluation.mgie_columns import NOTHING, TELLERS
 from paintover.evaluation.paired import LESS
 from paintover.evaluation.report import write_text
 from paintover.evaluation.tables import Listing
+from paintover.picture import grid
 
 HEADS = {"l1": "L1", "l1_inside": "L1 inside", "l1_outside": "L1 outside", "ssim": "SSIM", "similarity": "similarity"}
 TEXTS = {"right_things": "right things", "exact": "what is meant, word for word", "hallucinated": "things nobody asked for",
          "words": "words"}  # fmt: skip
 SHOWN = ("instruct", "lgie", "mgie")  # on the sheet, between the picture and the goal, where they were run
-_SIDE, _GAP, _TOP, _LEFT, _TEXT = 112, 6, 22, 170, 46  # px; _TEXT: beneath a picture
+_SIDE = 192  # px
 
 
 def write(out: Path, cases: Sequence[Held], made: Mapping[str, Made], report: dict[str, Any]) -> Path:
@@ -130,24 +129,11 @@ def _told(one: dict[str, Any]) -> str:
 def sheet(cases: Sequence[Held], made: Mapping[str, Made]) -> NDArray[np.uint8]:
     """One picture, HWC: of each kind the first case, a row each: picture and instruction, what each editor made, the goal."""
     firsts = {one.case.kind: one for one in reversed(cases)}
-    chosen = sorted(firsts.values(), key=lambda one: one.n)
     names = [name for name in SHOWN if name in made] or [name for name in made if name != NOTHING]
-    step, height = _SIDE + 40 + _GAP, _SIDE + _TEXT
-    canvas = Image.new("RGB", (_LEFT + (2 + len(names)) * step, _TOP + len(chosen) * height), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
-    for i, name in enumerate(("picture", *names, "goal")):
-        draw.text((_LEFT + i * step, 5), name, "black", font)
-    for j, one in enumerate(chosen):
-        top = _TOP + j * height
-        _write(draw, (6, top), f"{one.n}, {one.case.kind}:", 26, font)
-        _write(draw, (6, top + 16), one.case.instruction, 26, font)
-        shown = [(one.source, ""), *((made[n].pictures[one.n], made[n].texts[one.n]) for n in names)]
-        for i, (pixels, text) in enumerate((*shown, (one.target, one.case.meant))):
-            left = _LEFT + i * step
-            canvas.paste(Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
-            _write(draw, (left, top + _SIDE + 2), text, 25, font)
-    return np.asarray(canvas)
-
-
-def _write(draw: Any, at: tuple[int, int], text: str, width: int, font: Any) -> None:
-    draw.multiline_text(at, "\n".join(textwrap.wrap(text, width)[:3]), "black", font, spacing=1)
+    rows = []
+    for one in sorted(firsts.values(), key=lambda one: one.n):
+        editors = [(name, made[name].pictures[one.n], made[name].texts[one.n]) for name in names]
+        shown = [("picture", one.source, ""), *editors, ("goal", one.target, one.case.meant)]
+        title = f"{one.n}, {one.case.kind}: {one.case.instruction}"
+        rows.append(grid.row(title, [(name, grid.small(pixels, None, _SIDE), text) for name, pixels, text in shown]))
+    return np.concatenate(rows)
