@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from paintover.errors import ModelError
+from paintover.models.answering import MOST_TOKENS, tidy
 from paintover.models.bundle import load
-from paintover.models.mllm import MOST_TOKENS, Mllm, NoRepeat, tidy
+from paintover.models.mllm import Mllm
 from paintover.models.mllm_file import save_mllm
 from paintover.models.tiny import tiny
 
@@ -56,7 +58,7 @@ def test_answers_of_random_weights_in_a_batch_are_those_of_each_alone(stranger, 
         torch.testing.assert_close(alone.hidden_ND, answer.hidden_ND, rtol=0, atol=1e-4)
 
 
-def test_states_of_generation_are_those_of_one_pass(mllm, taught):
+def test_states_are_those_of_the_words_that_are_told(mllm, taught):
     """After the final norm, at the positions that predict [IMG0], [IMG1], ...: as transformers computes them of the whole."""
     for words, picture, text, says in taught[:4]:
         [answer] = mllm.answer([words], [picture])
@@ -69,8 +71,27 @@ def test_states_of_generation_are_those_of_one_pass(mllm, taught):
             states_BLD = mllm.model.model(input_ids=torch.tensor([row]), **pixels).last_hidden_state
         n = len(mllm.image_ids)
         torch.testing.assert_close(answer.hidden_ND, states_BLD[0, -n - 1 : -1], rtol=0, atol=1e-4)
-        [given] = mllm.answer([words], [picture], [text])
-        torch.testing.assert_close(answer.hidden_ND, given.hidden_ND, rtol=0, atol=1e-4)
+
+
+def test_the_words_that_are_told_repeat_the_answer_bit_for_bit(mllm, stranger, taught):
+    """Those of random weights are more than two sentences' worth of anything, and are tidied."""
+    for model in (mllm, stranger):
+        for words, picture, *_ in taught:
+            [said] = model.answer([words], [picture])
+            [given] = model.answer([words], [picture], [said.text])
+            assert (given.text, given.cut) == (said.text, said.cut)
+            assert torch.equal(given.hidden_ND, said.hidden_ND)
+
+
+def test_what_is_left_out_of_the_words_is_not_imagined(mllm, monkeypatch):
+    """The states are of what is told, not of all that was said."""
+    long = mllm.ids("add a dog. and a cow. and a hen.")
+    said = torch.tensor([[*mllm.question("a dog", False), *long, *mllm.image_ids]])
+    monkeypatch.setattr(mllm.model, "generate", lambda **how: said)
+    [answer] = mllm.answer(["a dog"], [None])
+    assert (answer.text, answer.forced) == ("add a dog. and a cow.", False)
+    [given] = mllm.answer(["a dog"], [None], ["add a dog. and a cow."])
+    assert torch.equal(answer.hidden_ND, given.hidden_ND)
 
 
 def test_missing_tokens_are_put_behind_what_was_said_and_flagged(mllm, taught):
@@ -95,7 +116,7 @@ def test_tokens_that_are_not_said_whole_count_as_missing(mllm):
 
 
 def test_what_is_given_is_not_generated(mllm, taught, monkeypatch):
-    monkeypatch.setattr(mllm, "_generate", lambda *args: pytest.fail("generated"))
+    monkeypatch.setattr(mllm.model, "generate", lambda **how: pytest.fail("generated"))
     given = ["remove the cow.", "", "\U0001f404", "entferne die Kühe 牛を消す"]
     answers = mllm.answer(*asked(taught[:4]), given)
     assert [answer.text for answer in answers] == given
@@ -202,17 +223,22 @@ def test_a_picture_is_seen_whole_in_the_middle(mllm):
     assert view_CHW[:, 0].abs().max() < 0.01
 
 
-def test_only_the_answers_own_threes_are_not_said_twice():
-    forbid, scores = NoRepeat(3, 3), torch.zeros(2, 6)
-    ids = torch.tensor([[1, 2, 3, 4, 1, 2], [1, 2, 3, 4, 5, 4]])
-    assert torch.equal(forbid(ids, scores), scores)  # 1 2 3 is the question's
-    ids = torch.tensor([[0, 0, 0, 1, 2, 3, 1, 2], [0, 0, 0, 1, 2, 3, 2, 3]])
-    found = forbid(ids, scores)
-    assert torch.isinf(found).nonzero().tolist() == [[0, 3], [1, 2]]
-    assert not scores.any()
-    ids = torch.tensor([[0, 0, 0, 1, 2, 3, 4, 1, 2, 3]])
-    assert torch.isinf(NoRepeat(3, 4)(ids, scores[:1])).nonzero().tolist() == [[0, 4]]
-    assert torch.equal(NoRepeat(3, 6)(ids, scores[:1]), scores[:1])
+def test_only_the_answers_own_words_are_not_said_twice(mllm):
+    """A model that says the same token for ever: the question may have had it three times in a row, an answer may not."""
+    changed = copy.deepcopy(mllm)
+    n, width = changed.model.lm_head.weight.shape
+    changed.model.lm_head = torch.nn.Linear(width, n)
+    changed.model.lm_head.weight.data.zero_()
+    [x], [y] = changed.ids("x"), changed.ids("y")
+    changed.model.lm_head.bias.data.zero_()[[x, y, changed.tokenizer.eos_token_id]] = torch.tensor([9.0, 8.0, 7.0])
+    for size in (3, 4):
+        changed.wording = replace(mllm.wording, no_repeat_ngram=size)
+        [answer] = changed.answer(["x x x x x y x x"], [None])
+        said = answer.text.replace(" ", "")
+        assert said.startswith("x" * size + "y")
+        assert len({said[i : i + size] for i in range(len(said) - size + 1)}) == len(said) - size + 1
+        [other] = changed.answer(["z"], [None])
+        assert other.text == answer.text
 
 
 def test_a_models_own_settings_neither_make_chance_nor_noise(talking_bundle, taught, tmp_path, capfd):
@@ -323,6 +349,9 @@ def test_fewer_bits_than_there_are(bits, message, talking_bundle, monkeypatch):
         ("Make it 1.5 times as bright. Keep the sky. And more.", "Make it 1.5 times as bright. Keep the sky."),
         ("Make it night. Alternative: dusk.", "Make it night."),
         ("add an alternatively coloured cow", "add an"),
+        ("Make it night, or alternatively dusk", "Make it night, or"),
+        ("Make it night (alternatively: dusk)", "Make it night"),
+        ("Alternatively, paint it red.", "Alternatively, paint it red."),
         ("Is it? Yes! No.", "Is it? Yes!"),
     ],
 )

@@ -16,7 +16,7 @@ from PIL import Image
 from paintover import cli
 from paintover.datasets import RowError, open_dataset
 from paintover.errors import ModelError
-from paintover.models.mllm import tidy
+from paintover.models.answering import tidy
 from paintover.training.expressive import Speaker, Summariser, make
 
 CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ from paintover.datasets import Dataset, RowError, Sample
 from paintover.datasets.told import Writer
 from paintover.engine.memory import out_of_memory
 from paintover.errors import ModelError, PaintoverError
+from paintover.models.answering import tidy
 from paintover.models.files import complete, fingerprint
 from paintover.models.hub import is_hub_name
-from paintover.models.mllm import tidy
 from paintover.models.quiet import quiet
 
 # As MGIE asks: its own template, with the hint that makes the answer a paragraph; the system's words are Vicuna's (1.1).
