@@ -136,3 +136,31 @@ def test_seeds_that_lead_out_of_the_folder_are_refused(layouts, tmp_path):
         (folder / "seeds.json").write_text(json.dumps(seeds))
         with pytest.raises(RowError, match="lies outside"):
             open_dataset(folder).row(0)
+        if seeds[0][0] != "0000000":  # neither is anything read there when scores are asked for
+            with pytest.raises(RowError, match="'../data/0000000' lies outside"):
+                open_dataset(folder, clip=Clip())
+
+
+def test_links_that_lead_out_of_the_folder_are_refused(layouts, tmp_path):
+    folder, out = layouts.instruct_pix2pix(tmp_path / "data", prompts=3), tmp_path / "out"
+    (folder / "0000000").rename(out)
+    (folder / "0000000").symlink_to(out)
+    with pytest.raises(RowError, match="its folder '0000000' lies outside"):
+        open_dataset(folder).row(0)
+    with pytest.raises(RowError, match="its folder '0000000' lies outside"):
+        open_dataset(folder, clip=Clip())
+    picture = folder / "0000001" / "1010_0.jpg"
+    picture.rename(out / "a.jpg")
+    picture.symlink_to(out / "a.jpg")
+    with pytest.raises(RowError, match="its picture '1010_0.jpg' lies outside"):
+        open_dataset(folder).row(1)
+    # The dataset itself may be a link, and links within it stay in it.
+    (folder / "0000000").unlink()
+    out.rename(folder / "kept")
+    (folder / "0000000").symlink_to("kept")
+    (tmp_path / "link").symlink_to(folder)
+    assert layouts.is_picture(open_dataset(tmp_path / "link")[0].source, 0, 24)
+    picture.unlink()
+    picture.symlink_to(picture.name)
+    with pytest.raises(RowError):
+        open_dataset(folder).row(1)

@@ -53,7 +53,7 @@ class InstructPix2Pix:
 
     def row(self, i: int) -> Row:
         name, seed = self.pairs[i]
-        file = inside(self.folder, name, "folder", str(self.folder / "seeds.json")) / "prompt.json"
+        file = _inside(self.folder, name) / "prompt.json"
         try:
             prompt = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
@@ -83,6 +83,11 @@ def _listed(folder: Path) -> list[tuple[str, list[str]]]:
         raise RowError(f'{file} is no list of ["folder", ["seed", ...]] ({reason(error)}); take it away') from None
 
 
+def _inside(folder: Path, name: str) -> Path:
+    """A prompt's folder. Raises RowError where it is not in `folder`."""
+    return inside(folder, name, "folder", str(folder / "seeds.json"))
+
+
 def _found(folder: Path) -> Iterator[tuple[str, list[str]]]:
     for file in folder.glob("*/prompt.json"):
         seeds = sorted(path.name.removesuffix("_0.jpg") for path in file.parent.glob("*_0.jpg"))
@@ -92,7 +97,7 @@ def _found(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _kept(folder: Path, name: str, seeds: list[str], clip: Clip) -> list[str]:
     """The seeds whose pairs are over the thresholds, in the order that they are listed in."""
-    file = folder / name / "metadata.jsonl"
+    file = _inside(folder, name) / "metadata.jsonl"
     try:
         lines = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
         scores = {str(line["seed"]): line for line in lines}

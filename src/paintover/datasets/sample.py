@@ -81,11 +81,16 @@ def optional(value: object) -> str | None:
 
 
 def inside(folder: Path, name: object, what: str, where: str) -> Path:
-    """The path of a file that a row names, from `folder` down. Raises RowError for a name that leads out of it."""
+    """The path of a file that a row names, from `folder` down. Raises RowError for a name, or a link, that leads out of it."""
     if not isinstance(name, str) or not name.strip():
         raise RowError(f"{where}: it names no {what}")
     path = Path(name.strip().replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
+    leads_out = path.is_absolute() or ".." in path.parts or "\0" in name
+    try:
+        leads_out = leads_out or not (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
+        raise RowError(f"{where}: its {what} {name[:80]!r} is no path ({reason(error)})") from None
+    if leads_out:
         raise RowError(f"{where}: its {what} {name!r} lies outside {folder}; name the folder that the pictures are in")
     return folder / path
 
