@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from paintover.errors import PaintoverError
 from paintover.scenes import ambiguous, edits, words
 from paintover.scenes.ambiguous import AMBIGUOUS, ANIMALS, CATEGORIES, FRUIT, GROWN, RIPE
 from paintover.scenes.assets import Assets
@@ -208,5 +209,5 @@ def test_fix_undoes_what_is_wrong_with_the_light(assets):
 def test_no_case_is_looked_for_in_vain(assets, kind):
     """In hundreds of draws, at the sizes that training has; the search gives up rather than go on for ever."""
     assert len(_cases(kind, assets, 300, (0.36, 0.68))) == 300
-    with pytest.raises(AssertionError, match="too few things"):
+    with pytest.raises(PaintoverError, match="too few things"):
         ambiguous._until(assets, np.random.default_rng(0), edits.SIDES, lambda scene: False)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from paintover.errors import PaintoverError
 from paintover.scenes import words
 from paintover.scenes.assets import Assets
 from paintover.scenes.change import added, exchanged, own, photograph
@@ -51,11 +52,8 @@ def make(kind: str, assets: Assets, rng: np.random.Generator, sides: tuple[float
 
 def _which(assets: Assets, rng: np.random.Generator, sides: tuple[float, float]) -> Meaning:
     """Remove, replace or recolour a thing that is called by its kind, its size or its side."""
-    while True:
-        scene = random_scene(assets, rng, sides)
-        called = [(i, name) for i in range(len(scene.objects)) for name in _names(scene, i)]
-        if called:
-            break
+    scene = _until(assets, rng, sides, lambda s: bool(_called(s)))
+    called = _called(scene)
     i, name = called[int(rng.integers(len(called)))]
     old, edit = scene.objects[i], str(rng.choice(["remove", "replace", "recolour"]))
     if edit == "remove":
@@ -66,6 +64,10 @@ def _which(assets: Assets, rng: np.random.Generator, sides: tuple[float, float])
         return scene, after, {"a": name, "c": colour}, edit, words.meant(edit, a=old.cls, c=colour)
     new = str(rng.choice([c for c in assets.classes if c not in {o.cls for o in scene.objects}]))
     return scene, exchanged(scene, i, own(assets, new, old)), {"a": name, "b": new}, edit, words.meant(edit, a=old.cls, b=new)
+
+
+def _called(scene: Scene) -> list[tuple[int, str]]:
+    return [(i, name) for i in range(len(scene.objects)) for name in _names(scene, i)]
 
 
 def _names(scene: Scene, i: int) -> list[str]:
@@ -168,10 +170,11 @@ SHARES = tuple(_TIMES.get(kind, 2) / sum(_TIMES.get(other, 2) for other in AMBIG
 
 
 def _until(assets: Assets, rng: np.random.Generator, sides: tuple[float, float], wanted: Callable[[Scene], bool]) -> Scene:
-    """A random scene that is as wanted."""
+    """A random scene that is as wanted. Raises PaintoverError where hundreds are not."""
     scenes = (random_scene(assets, rng, sides) for _ in range(_TRIES))
     found = next((scene for scene in scenes if wanted(scene)), None)
-    assert found is not None, "the world has too few things of this kind"
+    if found is None:
+        raise PaintoverError(f"the world in {assets.root} has too few things for ambiguous edits; fetch it anew")
     return found
 
 
