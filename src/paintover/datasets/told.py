@@ -114,10 +114,10 @@ def _lines(file: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
             value = json.loads(line)
         except (ValueError, RecursionError):
             value = None
-        wanted = ("format",) if n == 1 else ("id", "instruction")
-        if not isinstance(value, dict) or any(key not in value for key in wanted):
+        known = value if isinstance(value, dict) else {}
+        if "format" not in known if n == 1 else any(not isinstance(known.get(key), str) for key in ("id", "instruction")):
             raise RowError(f"{file}, row {n}: no line of `paintover train expressive`; take it out, or make the file again")
-        found.append(value)
+        found.append(known)
     return (found[0], found[1:]) if found else (None, [])
 
 
