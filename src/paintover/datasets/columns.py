@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paintover.datasets.sample import RowError
+from paintover.datasets.sample import Row, RowError, optional, words
 
 NEEDED = ("source", "target", "instruction")
 # The first that is there counts. img0, img1, sents: EVR's own; original_image, edit_prompt, ...: InstructPix2Pix's on the hub.
@@ -72,3 +72,28 @@ def turn_of(value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError):
         return None
+
+
+def id_of(get: Mapping[str, Any], file: Path, n: int) -> str:
+    """A row's id, by what its cells are: the `id`, else SESSION-TURN, else FILE-ROW."""
+    own, session, turn = (get.get(name) for name in ("id", "session", "turn"))
+    if own not in (None, ""):
+        return str(own)
+    return f"{file.stem}-{n}" if session in (None, "") or turn in (None, "") else f"{session}-{turn}"
+
+
+def row_of(get: Mapping[str, Any], name: str, where: str, picture: Callable[[Any, str, str], Path | bytes]) -> Row:
+    """The row called `name`, by what its cells are. picture: makes a path or bytes of a cell, what it is, and `where`."""
+    return Row(
+        id=name,
+        where=where,
+        source=picture(get["source"], "source", where),
+        target=picture(get["target"], "target", where),
+        instruction=words(get["instruction"], "instruction", where),
+        expressive=optional(get.get("expressive")),
+        source_caption=optional(get.get("source_caption")),
+        target_caption=optional(get.get("target_caption")),
+        mask=picture(get["mask"], "mask", where) if get.get("mask") else None,
+        session=None if get.get("session") is None else str(get["session"]),
+        turn=turn_of(get.get("turn")),
+    )

@@ -9,10 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from paintover.datasets.columns import by_split, find, turn_of
-from paintover.datasets.sample import Row, RowError, chosen, optional, reason, words
-
-_PICTURES = ("source", "target", "mask")
+from paintover.datasets.columns import by_split, find, id_of, row_of
+from paintover.datasets.sample import Row, RowError, chosen, reason
 
 
 def shards(path: Path) -> list[Path]:
@@ -66,22 +64,7 @@ class Parquet:
         except Exception as error:
             raise RowError(f"{where}: cannot be read ({reason(error)})") from None
         get = {name: cells.get(column) for name, column in self.columns.items()}
-        turn, session = turn_of(get.get("turn")), None if get.get("session") is None else str(get["session"])
-        own = f"{session}-{turn}" if session is not None and turn is not None else f"{file.stem}-{first + n + 1}"
-        mask = get.get("mask")
-        return Row(
-            id=str(get["id"]) if get.get("id") is not None else own,
-            where=where,
-            source=_bytes(get["source"], "source", where),
-            target=_bytes(get["target"], "target", where),
-            instruction=words(get["instruction"], "instruction", where),
-            expressive=optional(get.get("expressive")),
-            source_caption=optional(get.get("source_caption")),
-            target_caption=optional(get.get("target_caption")),
-            mask=None if mask is None else _bytes(mask, "mask", where),
-            session=session,
-            turn=turn,
-        )
+        return row_of(get, id_of(get, file, first + n + 1), where, _bytes)
 
 
 @lru_cache(maxsize=2)

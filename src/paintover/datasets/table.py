@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from paintover.datasets.columns import by_split, find, turn_of
-from paintover.datasets.sample import Row, RowError, chosen, inside, optional, reason, words
+from paintover.datasets.columns import by_split, find, id_of, row_of
+from paintover.datasets.sample import Row, RowError, chosen, inside, optional, reason
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 _Cells = dict[str, Any] | str  # a row's cells, or what is wrong with it
@@ -50,21 +50,10 @@ class Table:
         if isinstance(cells, str):
             raise RowError(f"{where}: {cells}")
         folder = file.parent if self.pictures is None else self.pictures
-        said = cells.get(what["instruction"])
         get = {name: cells.get(column) for name, column in what.items()}
-        return Row(
-            id=_id(file, n, cells, what, k),
-            where=where,
-            source=inside(folder, get["source"], "source", where),
-            target=inside(folder, get["target"], "target", where),
-            instruction=words(said if k is None else said[k], "instruction", where),  # type: ignore[index]
-            expressive=optional(get.get("expressive")),
-            source_caption=optional(get.get("source_caption")),
-            target_caption=optional(get.get("target_caption")),
-            mask=inside(folder, get["mask"], "mask", where) if get.get("mask") else None,
-            session=None if get.get("session") is None else str(get["session"]),
-            turn=turn_of(get.get("turn")),
-        )
+        if k is not None:
+            get["instruction"] = cells[what["instruction"]][k]
+        return row_of(get, _id(file, n, cells, what, k), where, lambda cell, name, at: inside(folder, cell, name, at))
 
     def _check_ids(self) -> None:
         seen: dict[str, str] = {}
@@ -138,11 +127,5 @@ def _said(cells: _Cells, what: Mapping[str, str]) -> list[int | None]:
 
 
 def _id(file: Path, n: int, cells: dict[str, Any], what: Mapping[str, str], k: int | None) -> str:
-    get = {name: cells.get(what[name]) for name in ("id", "session", "turn") if name in what}
-    if get.get("id") not in (None, ""):
-        name = str(get["id"])
-    elif get.get("session") not in (None, "") and get.get("turn") not in (None, ""):
-        name = f"{get['session']}-{get['turn']}"
-    else:
-        name = f"{file.stem}-{n}"
+    name = id_of({name: cells.get(column) for name, column in what.items()}, file, n)
     return name if k is None else f"{name}-{k + 1}"
