@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from paintover.errors import ModelError
+from paintover.models import bundle as bundles
 from paintover.models.answering import MOST_TOKENS, tidy
 from paintover.models.bundle import load
 from paintover.models.mllm import Mllm
@@ -271,6 +273,20 @@ def test_saving_keeps_the_model_and_what_it_answers(mllm, taught, tmp_path, talk
     again = load(tmp_path, "cpu").mllm()
     assert [answer.text for answer in again.answer(*asked(taught))] == [text for _, _, text, _ in taught]
     assert again.wording == mllm.wording
+
+
+def test_one_is_kept_and_forgotten_before_another_is_loaded(talking_bundle, tmp_path, monkeypatch):
+    """Two of seven billion parameters may be more than there is room for."""
+    one, other = (load(shutil.copytree(talking_bundle, tmp_path / name), "cpu") for name in ("one", "other"))
+    first, made = weakref.ref(one.mllm()), bundles.load_mllm
+    assert one.mllm() is first()
+
+    def loading(*args):
+        assert first() is None
+        return made(*args)
+
+    monkeypatch.setattr(bundles, "load_mllm", loading)
+    assert other.mllm() is other.mllm()
 
 
 def test_the_convolutional_vision_tower_is_known_to_whoever_loads_one(mllm, talking_bundle, tmp_path):

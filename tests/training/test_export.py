@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 import paintover
 from paintover.errors import PaintoverError
+from paintover.models import mllm_file
 from paintover.models.bundle import load
 from paintover.models.listing import BUILTIN
+from paintover.models.mllm_file import load_mllm, save_mllm
 from paintover.models.tiny import tiny
 from paintover.training import checkpoint
 from paintover.training.denoiser import train
@@ -162,6 +164,25 @@ def test_what_was_trained_together_goes_into_the_bundle_that_it_began_with(mgie_
         add_language(tmp_path / "run", tiny(tmp_path / "other", "mgie"))
     with pytest.raises(PaintoverError, match="mgie"):
         add_language(tmp_path / "run", tiny(tmp_path / "plain", "builtin"))
+
+
+def test_what_never_learnt_is_not_rounded(mgie_folder, tiny_world, tmp_path, monkeypatch):
+    """On a CPU a large model computes in bfloat16, which has three bits less than what is stored."""
+    out, cpu = tmp_path / "joint", torch.device("cpu")
+    shutil.copytree(mgie_folder, out)
+    save_mllm(load_mllm(out, cpu), out)
+    before = load_file(out / "mgie" / "language_model" / "model.safetensors")
+    begun = load(out, device="cpu")
+    recipe = MgieRecipe(size=32, batch=2, warmup=1, steps=1, ema=0.0, lr=1e-2)
+    batches = MgieBatches(*tiny_world, load_mllm(out, cpu), begun.text, recipe)
+    train_mgie(tmp_path / "run", recipe, begun, batches, workers=0)
+    monkeypatch.setattr(mllm_file, "_LARGE", 1)
+    assert load_mllm(out, cpu).model.dtype == torch.bfloat16
+    add_language(tmp_path / "run", out)
+    after = load_file(out / "mgie" / "language_model" / "model.safetensors")
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name.split(".")[-2] for name in changed} == {"embed_tokens", "lm_head"}
 
 
 def test_a_language_model_that_does_not_fit_is_refused(bundle, straight, straight_language, tmp_path):

@@ -14,6 +14,7 @@ from torch.nn import functional
 from paintover.conditions import mgie as conditions
 from paintover.datasets import open_dataset
 from paintover.errors import PaintoverError
+from paintover.models import bundle as bundles
 from paintover.models.bundle import load
 from paintover.models.mllm_file import load_mllm
 from paintover.models.tiny import _mgie, tiny
@@ -59,11 +60,11 @@ def any_bundle(request, folder, tmp_path_factory):
 def _own_language_model():
     """No test meets a language model that another one has taught."""
     yield
-    load_mllm.cache_clear()
+    bundles._language.clear()
 
 
 def _batches(world, bundle, recipe, share=None):
-    return MgieBatches(*world, bundle.mllm(), bundle.text, recipe, share or Share())
+    return MgieBatches(*world, load_mllm(bundle.folder, torch.device("cpu")), bundle.text, recipe, share or Share())
 
 
 def _losses(learner, bundle, batch, recipe, step=0, **told):
@@ -312,11 +313,11 @@ def test_a_run_resumes_bit_for_bit(tmp_path, tiny_world, folder, recipe):
 
 
 def test_what_cannot_be_trained_so_is_refused(tmp_path, tiny_world, tiny_bundle, bundle, recipe):
-    batches = _batches(tiny_world, bundle, recipe)
+    batches, other = (_batches(tiny_world, one, recipe) for one in (bundle, load(tiny_bundle, device="cpu")))
     with pytest.raises(PaintoverError, match="mgie"):
         train(tmp_path, recipe, load(tiny(tmp_path / "plain", "builtin"), device="cpu"), batches, workers=0)
     with pytest.raises(PaintoverError, match="16 states of an edit, 32 of a text"):
-        train(tmp_path, recipe, load(tiny_bundle, device="cpu"), batches, workers=0)
+        train(tmp_path, recipe, load(tiny_bundle, device="cpu"), other, workers=0)
     settings = json.loads((tmp_path / "plain" / "paintover.json").read_text())
     _mgie(tmp_path / "plain", queries=32)
     (tmp_path / "plain" / "paintover.json").write_text(json.dumps(settings | {"sigma_data": 0.3}))

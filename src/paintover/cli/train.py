@@ -127,6 +127,7 @@ def mgie(
     from accelerate import PartialState
 
     from paintover.models.bundle import load
+    from paintover.models.mllm_file import load_mllm
     from paintover.training.batches import Share
     from paintover.training.mgie import train
     from paintover.training.mgie_batches import MgieBatches
@@ -138,7 +139,9 @@ def mgie(
     device = process.device if process.device.type != "cpu" else torch.device("cpu")  # it may be called cpu:0
     bundle = load(begun, device, torch.float32)
     bundle.require("mgie")
-    mllm, reader = bundle.mllm(), load(begun, "cpu").text  # the workers that make batches have no accelerator
+    precision = torch.float32 if device.type == "cpu" else torch.float16
+    mllm = load_mllm(bundle.folder, bundle.denoiser.device, dtype=precision)
+    reader = load(begun, "cpu").text  # the workers that make batches have no accelerator
     batches: MgieBatches | PairBatches
     if data is None:
         batches = MgieBatches(world, photos, mllm, reader, recipe, share)

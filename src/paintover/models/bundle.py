@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import threading
@@ -98,10 +99,15 @@ class Bundle:
         return base if self.tuned is None else sha256(f"{base} {self.tuned}".encode()).hexdigest()
 
     def mllm(self, bits: int = 16) -> Mllm:
-        """Its multimodal language model, loaded when it is first asked for, and kept. Raises ModelError."""
+        """Its multimodal language model, loaded when first asked for, and kept until another one is. Raises ModelError."""
         self.require("mgie")
         with _one_at_a_time:
-            return load_mllm(self.folder, signature(self.folder), self.denoiser.device, bits)
+            key = (self.folder, signature(self.folder), self.denoiser.device, bits)
+            if key not in _language:
+                _language.clear()  # before: there may be memory for one alone
+                gc.collect()
+                _language[key] = load_mllm(self.folder, self.denoiser.device, bits)
+            return _language[key]
 
     def require(self, *needs: str, editor: str | None = None) -> None:
         """Raises ModelError when the bundle lacks one of the capabilities, saying which bundles have all of them."""
@@ -162,6 +168,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device(device)
 
 
+_language: dict[tuple[object, ...], Mllm] = {}  # one at most
 _one_at_a_time = threading.Lock()  # the libraries change settings of the whole process while they load
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,12 @@ def save_mllm(mllm: Mllm, folder: Path, dtype: torch.dtype = torch.float16) -> N
     (part / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-@lru_cache(maxsize=1)
-def load_mllm(folder: Path, _signature: object, device: torch.device, bits: int = 16) -> Mllm:
-    """The multimodal language model of the bundle in `folder`. Kept by what the files looked like.
+def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.dtype | None = None) -> Mllm:
+    """The multimodal language model of the bundle in `folder`, the caller's own: `Bundle.mllm` is the one that is shared.
 
-    It computes in float32 on a CPU while it is small, in bfloat16 there from a billion parameters on, and in float16 on an
-    accelerator. bits: 8 or 4 loads its weights quantised, which needs bitsandbytes. Raises ModelError.
+    dtype: of its weights; None means float32 on a CPU while it is small, bfloat16 there from a billion parameters on, and
+    float16 on an accelerator. bits: 8 or 4 loads them quantised, which needs bitsandbytes. Raises ModelError, and what torch
+    does where the memory is not enough.
     """
     from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -74,7 +73,7 @@ def load_mllm(folder: Path, _signature: object, device: torch.device, bits: int 
                 local_files_only=True,
                 output_loading_info=True,
                 attn_implementation="sdpa",
-                dtype=_dtype(folder, part, device),
+                dtype=_dtype(folder, part, device) if dtype is None else dtype,
                 **options,
             )
             complete(info, part)

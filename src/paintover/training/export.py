@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from paintover.errors import PaintoverError
@@ -126,8 +127,7 @@ def _learnt(bundle: Bundle, trained: MgieRecipe) -> dict[str, Any]:
     """A bundle's language model, and copies of what `train mgie` teaches of bundles, by the names that its checkpoints have."""
     bundle.require("mgie", "unet")
     assert isinstance(bundle.denoiser, Denoiser)
-    mllm = bundle.mllm()
-    load_mllm.cache_clear()  # it is about to learn
+    mllm = load_mllm(bundle.folder, torch.device("cpu"), dtype=torch.float16)  # as stored: what never learnt stays as it was
     unet = copy.deepcopy(bundle.denoiser.unet)
     llava = mllm.model
     modules = {"unet": unet, "embeddings": llava.get_input_embeddings(), "lm_head": llava.lm_head, "head": mllm.head}

@@ -16,18 +16,19 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from paintover.conditions import mgie as conditions
 from paintover.errors import PaintoverError
 from paintover.models.bundle import Bundle
 from paintover.models.denoiser import Denoiser, clean
 from paintover.models.mllm import Asked, Mllm
-from paintover.models.mllm_file import load_mllm
 from paintover.training import checkpoint
 from paintover.training.averaging import follow
 from paintover.training.denoiser import noise_seed
 from paintover.training.log import Log
+from paintover.training.mgie_batches import MgieBatches
+from paintover.training.mgie_pairs import PairBatches
 from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.recipe import check_resumes, write
 from paintover.training.stopping import anywhere, asked_to_stop, ignore_signals
@@ -154,12 +155,12 @@ def _edit_loss(
     return (weight_BCHW * error_BCHW.square()).mean()
 
 
-def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[str, Any]], *, workers: int = 1) -> Path:
+def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: MgieBatches | PairBatches, *, workers: int = 1) -> Path:
     """Runs or resumes the recipe in `out`; returns the folder of the last checkpoint. As `training.denoiser.train` does.
 
     bundle: where it begins, on this process's device, with a language model. batches: item `step` is this process's share of
-    that step's batch, as `training.mgie_batches.together` makes it. Raises PaintoverError where the folder holds a run of
-    another recipe, or the bundle is no model of this kind.
+    that step's batch, as `training.mgie_batches.together` makes it; its `mllm`, which is the bundle's, learns. Raises
+    PaintoverError where the folder holds a run of another recipe, or the bundle is no model of this kind.
     """
     bundle.require("instruct", "mgie", "unet")
     if bundle.description.sigma_data is not None:
@@ -171,7 +172,7 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
     if recipe.batch % accelerator.num_processes:
         raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {accelerator.num_processes} processes")
     torch.manual_seed(recipe.seed)
-    mllm = bundle.mllm()
+    mllm = batches.mllm
     if mllm.device.type == "cpu":
         mllm.model.set_attn_implementation("eager")  # its backward is faster on a CPU than that of the fused kernel
     made, read = mllm.head.config["queries"], bundle.text.length
@@ -227,7 +228,6 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: Dataset[dict[s
             if stop:
                 break
     accelerator.wait_for_everyone()
-    load_mllm.cache_clear()  # this one has learnt; who asks the bundle next shall have its own
     found = checkpoint.latest(out / "state")
     assert found is not None
     return found
