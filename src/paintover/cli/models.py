@@ -54,11 +54,9 @@ def mgie(
     weights: Annotated[Path, typer.Option("--mgie", help="The folder of MGIE's mllm.pt and unet.pt.")],
     base: Annotated[str, typer.Option(help="InstructPix2Pix: a folder in the diffusers layout, or owner/name of the hub.")],
     out: OutFolder,
-    llama: Annotated[Path | None, typer.Option(help="LLaMA-7B, where --llava is a delta to it.")] = None,
-    vision: Annotated[
-        Path | None, typer.Option(help="CLIP ViT-L/14 (default: what LLaVA's config names, if a folder).")
-    ] = None,
-    accept: Annotated[bool, typer.Option("--accept-licences", help="You have read the licences, and keep to them.")] = False,
+    llama: Llama = None,
+    vision: Vision = None,
+    accept: Accept = False,
     force: Force = False,
 ) -> None:
     """Import MGIE's released weights (Fu et al. 2024) with the LLaVA and the InstructPix2Pix that they belong to.
