@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -35,15 +36,32 @@ def whole(out: Path, force: bool = False, mark: str = "model_index.json") -> Ite
         mask = os.umask(0)
         os.umask(mask)
         part.chmod(0o777 & ~mask)
-        old = part.with_suffix(".old")
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        take_place(part, out)
     except OSError as error:
-        raise ModelError(f"{out} could not be written: {error.strerror}") from None
+        name = str(error.filename or part)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or Path(name).is_relative_to(part):
+            raise ModelError(f"{out} could not be written: {error.strerror or error}") from None
+        raise ModelError(f"{name} cannot be read: {error.strerror or error}; nothing was made") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def take_place(part: Path, out: Path) -> None:
+    """The folder X.part becomes `out`, whose old edition is X.old meanwhile, and stays where this fails. Raises ModelError."""
+    old = part.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if out.exists():
+            out.rename(old)
+        try:
+            part.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    except OSError as error:
+        raise ModelError(f"{out} could not be written: {error.strerror}") from None
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def copy_base(base: Path, folder: Path, unet: bool = False) -> None:

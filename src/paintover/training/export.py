@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from paintover.errors import PaintoverError
+from paintover.models.beside import take_place
 from paintover.models.bundle import Bundle, load
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.denoiser import Denoiser
@@ -75,7 +76,7 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
         },
     )
     (part / "README.md").write_text(card, encoding="utf-8")
-    _take_place(part, out)
+    take_place(part, out)
     return fingerprint(out)
 
 
@@ -111,7 +112,7 @@ def add_language(run: Path, folder: Path) -> tuple[str, int]:
     if "instruct" in defaults:
         settings["defaults"] = {**dict.fromkeys(("mgie", "lgie"), defaults["instruct"]), **defaults}
     _write(part / "paintover.json", settings)
-    _take_place(part, folder)
+    take_place(part, folder)
     return fingerprint(folder), sum(file.stat().st_size for file in (folder / "mgie").rglob("*") if file.is_file())
 
 
@@ -150,16 +151,6 @@ def _copied(folder: Path) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(folder, part, ignore=lambda at, names: ["mgie"] if Path(at) == folder and "mgie" in names else [])
     return part
-
-
-def _take_place(part: Path, out: Path) -> None:
-    """The new edition takes the place of the old one."""
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
