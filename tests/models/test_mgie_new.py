@@ -70,6 +70,14 @@ def test_a_text_to_image_model_becomes_an_mgie(llava, tiny_bundle, picture, tmp_
     assert all(answer.hidden_ND.shape == (8, 24) for answer in answers)
 
 
+def test_a_llava_that_knows_the_tokens_keeps_what_it_has_of_them(tiny_bundle, tmp_path):
+    known = ["<im_patch>", "<im_start>", "<im_end>", "[IMG0]", "[IMG1]"]
+    folder = small_llava(tmp_path / "llava", known, None)
+    mllm, _ = fresh(folder, tiny_bundle("instruct"), tokens=2)
+    before = LlavaForConditionalGeneration.from_pretrained(folder).get_input_embeddings().weight
+    assert torch.equal(mllm.model.get_input_embeddings().weight, before)
+
+
 @torch.no_grad()
 def test_new_tokens_are_the_mean_of_the_others(llava, tiny_bundle):
     mllm, _ = fresh(llava, tiny_bundle("instruct"), tokens=3)

@@ -122,6 +122,8 @@ def _language(folder: Path, images: tuple[str, ...], text_width: int) -> Mllm:
 def _add_rows(model: Any, vocabulary: Mapping[str, int], known: Mapping[str, int]) -> None:
     """Rows for the tokens that were not known, in embeddings and head: the mean of the others."""
     new = [place for token, place in vocabulary.items() if token not in known]
+    if not new:
+        return
     rows = model.get_input_embeddings().weight.shape[0]
     if max(new) >= rows:
         with quiet():
