@@ -183,8 +183,8 @@ def beside(out: Path, name: str) -> Path:
 
 def _check_room(order: Order, metadata: pictures.Metadata | None) -> None:
     if order.out is not None:
-        said = str(order.request.knobs.get("expressive") or "")  # which the record says once more
-        provenance = {"request": order.request.model_dump(mode="json"), "record": " " * RECORD_CHARACTERS + said}
+        asked = order.request.model_dump(mode="json")
+        provenance = {"request": asked, "record": [" " * RECORD_CHARACTERS, asked["knobs"]]}  # it may repeat what knobs say
         pictures.check_words(order.out, metadata, provenance, order.keep_location)
 
 
