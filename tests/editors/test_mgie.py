@@ -280,7 +280,7 @@ def test_edits_together_are_answered_together_and_equal_those_alone(order, taugh
     calls.clear()
     mixed = [order(taught[0]), order(taught[0], seed=1), order(taught[0], "lgie"), order(taught[1]), order("dusk", "sdedit")]
     assert all(isinstance(one, EditResult) for one in edit_many(mixed, cache=PrepareCache(max_bytes=0)))
-    assert sorted(calls) == [1, 2]  # one question is asked once; with and without the picture are two editors
+    assert calls == [3]  # one question is asked once; with and without the picture, too
 
 
 def test_what_fails_or_is_given_up_among_several_leaves_the_others(order, taught, calls, monkeypatch):
@@ -301,6 +301,33 @@ def test_what_fails_or_is_given_up_among_several_leaves_the_others(order, taught
     orders[1] = replace(orders[1], cancelled=lambda: True)
     outcomes = list(edit_many(orders, cache=PrepareCache(max_bytes=0)))
     assert [type(one) for one in outcomes] == [EditResult, Cancelled, EditResult]
+
+
+def test_a_fault_among_several_is_told(order, taught, calls, monkeypatch):
+    """What is no lack of memory fails, and is not tried once more for each."""
+
+    def fails(self, instructions, *more):
+        calls.append(len(instructions))
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(Mllm, "answer", fails)
+    orders = [order(taught[0]), order(taught[3]), order("dusk", "instruct")]
+    outcomes = list(edit_many(orders, cache=PrepareCache(max_bytes=0)))
+    assert [type(one) for one in outcomes] == [ZeroDivisionError, ZeroDivisionError, EditResult]
+    assert calls == [2]
+
+
+@pytest.mark.parametrize("fails", ["from_pretrained", "to"])
+def test_no_memory_to_load_it(fails, order, taught, talking_bundle, tmp_path, monkeypatch):
+    def full(*args, **how):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GB")
+
+    folder = shutil.copytree(talking_bundle, tmp_path / "bundle")
+    load(folder, "cpu")  # which needs what fails from here on for its own parts
+    monkeypatch.setattr(LlavaForConditionalGeneration, fails, full)
+    with pytest.raises(RequestError, match="out of memory while the language model was loaded") as error:
+        edit_one(order(taught[0], model=str(folder)))
+    assert "\n" not in str(error.value)
 
 
 def test_redo_repeats_it(order, taught, photo, tmp_path):

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from paintover.errors import ModelError
 from paintover.models import bundle as bundles
+from paintover.models import mllm_file
 from paintover.models.answering import MOST_TOKENS, tidy
 from paintover.models.bundle import load
 from paintover.models.mllm import Mllm
@@ -348,10 +349,9 @@ def test_a_tokenizer_of_another_model(mllm):
     ("bits", "message"), [(8, "pip install bitsandbytes"), (4, "pip install bitsandbytes"), (3, "16, 8 or 4")]
 )
 def test_fewer_bits_than_there_are(bits, message, talking_bundle, monkeypatch):
-    import importlib.util
 
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "bitsandbytes" else find(name, *more))
+    find = mllm_file.find_spec
+    monkeypatch.setattr(mllm_file, "find_spec", lambda name, *more: None if name == "bitsandbytes" else find(name, *more))
     with pytest.raises(ModelError, match=message) as error:
         load(talking_bundle, "cpu").mllm(bits)
     assert len(str(error.value).splitlines()) == 1

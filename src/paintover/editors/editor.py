@@ -172,7 +172,10 @@ class Editor(ABC, Generic[K]):
         return {}
 
     def prepare_together(self, contexts: Sequence[Context[K]]) -> list[dict[str, Tensor]] | None:
-        """What `prepare` makes of each, made at once, where that is quicker (contexts of one bundle). None: one by one."""
+        """What `prepare` makes of each, made at once, where that is quicker. None: one by one.
+
+        The contexts are of one bundle, and of editors that share `prepared_by`.
+        """
         return None
 
     @abstractmethod

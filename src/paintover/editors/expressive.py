@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -40,6 +39,11 @@ class ExpressiveKnobs(Knobs):
         16, description="of each weight of the language model: 8 and 4 take less memory, and need bitsandbytes"
     )
 
+    @property
+    def sees(self) -> bool:
+        """Whether the language model is shown the picture."""
+        return False
+
 
 K = TypeVar("K", bound=ExpressiveKnobs)
 
@@ -53,10 +57,6 @@ class Expressive(Editor[K]):
 
     needs = ("instruct", "mgie")
     steps = 50
-
-    @abstractmethod
-    def sees(self, knobs: K) -> bool:
-        """Whether the language model is shown the picture."""
 
     @property
     def prepared_by(self) -> str:
@@ -73,7 +73,7 @@ class Expressive(Editor[K]):
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
         knobs = context.knobs
         asked = {"instruction": context.request.instruction, "expressive": knobs.expressive}
-        return {**asked, "sees": self.sees(knobs), "bits": knobs.bits}
+        return {**asked, "sees": knobs.sees, "bits": knobs.bits}
 
     def prepare(self, context: Context[K]) -> Preparation:
         yield from ()
@@ -94,7 +94,8 @@ class Expressive(Editor[K]):
         from paintover.engine.memory import enough_memory
 
         bundle = contexts[0].bundle
-        mllm = bundle.mllm(bits)
+        with enough_memory("the language model was loaded"):
+            mllm = bundle.mllm(bits)
         if mllm.head.config["out"] != bundle.text.width:
             raise ModelError(
                 f"bundle {bundle.name} does not fit together: its edit head makes states of width {mllm.head.config['out']}, "
@@ -104,7 +105,7 @@ class Expressive(Editor[K]):
         with torch.no_grad(), enough_memory("the language model read the instruction"):
             answers = mllm.answer(
                 [context.request.instruction for context in contexts],
-                [c.picture.rgb_HWC if c.picture is not None and self.sees(c.knobs) else None for c in contexts],
+                [c.picture.rgb_HWC if c.picture is not None and c.knobs.sees else None for c in contexts],
                 [context.knobs.expressive for context in contexts],
             )
             guides = [mllm.guide(answer.hidden_ND[None]).float() for answer in answers]

@@ -12,6 +12,3 @@ class LGIE(Expressive[ExpressiveKnobs]):
     summary = "As mgie, but the language model does not see the picture: what words alone can work out."
     paper = "LGIE, the baseline of MGIE (Fu et al. 2024)"
     Knobs = ExpressiveKnobs
-
-    def sees(self, knobs: ExpressiveKnobs) -> bool:
-        return False

@@ -10,6 +10,10 @@ from paintover.editors.expressive import Expressive, ExpressiveKnobs
 class MGIEKnobs(ExpressiveKnobs):
     vision: bool = Field(True, description="whether the language model sees the picture (false: lgie)")
 
+    @property
+    def sees(self) -> bool:
+        return self.vision
+
 
 class MGIE(Expressive[MGIEKnobs]):
     """As `Expressive` says, the language model being shown the picture."""
@@ -18,6 +22,3 @@ class MGIE(Expressive[MGIEKnobs]):
     summary = 'Say briefly what you want, "make it healthier"; a model that sees the picture works out what that means.'
     paper = "MGIE (Fu et al. 2024)"
     Knobs = MGIEKnobs
-
-    def sees(self, knobs: MGIEKnobs) -> bool:
-        return knobs.vision

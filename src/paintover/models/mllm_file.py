@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
     try:
         wording = Wording(**{**own["wording"], "image_tokens": tuple(own["wording"]["image_tokens"])})
         head = EditHead(**own["edit_head"])
-        options: dict[str, Any] = {} if bits == 16 else {**_quantised(bits), "device_map": {"": str(device)}}
+        options: dict[str, Any] = {} if bits == 16 else _quantised(bits)
+        if bits != 16 or (device.type != "cpu" and find_spec("accelerate") is not None):
+            options["device_map"] = {"": str(device)}  # straight to it
         with quiet():
             model, info = LlavaForConditionalGeneration.from_pretrained(
                 folder / part,
@@ -81,16 +84,16 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
         files, _ = weights(folder, "mgie/edit_head", STEMS["mgie/edit_head"])
         head.load_state_dict({name: tensor.float() for file in files for name, tensor in load_file(file).items()})
         mllm = Mllm(model, tokenizer, head, wording, own["mean"], own["std"])
-    except ModelError:
+        if "device_map" not in options:
+            model.to(device)
+        head.to(model.device)
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         line = (str(error).splitlines() or [""])[0][:200]
         raise ModelError(
             f"the language model of bundle {folder} could not be loaded: {type(error).__name__}: {line}"
         ) from error
-    if not options:
-        model.to(device)
-    head.to(model.device)
     for module in mllm.modules:
         module.eval().requires_grad_(False)
     return mllm
@@ -105,8 +108,6 @@ def _dtype(folder: Path, part: str, device: torch.device) -> torch.dtype:
 
 def _quantised(bits: int) -> dict[str, Any]:
     """How transformers is asked for weights of 4 or 8 bits."""
-    from importlib.util import find_spec
-
     if bits not in (4, 8):
         raise ModelError(f"bits is {bits}; expected 16, 8 or 4")
     if find_spec("bitsandbytes") is None:

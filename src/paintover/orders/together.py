@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paintover.engine.cache import PrepareCache
 from paintover.engine.engine import Engine, Job
+from paintover.errors import PaintoverError
 from paintover.models.bundle import load
 from paintover.models.tensors import size
 from paintover.orders.order import Checked, Order
@@ -96,15 +97,20 @@ def _prepare(ways: dict[int, _Way], cache: PrepareCache, outcomes: Outcomes) -> 
         else:
             wanted.setdefault(key, []).append(n)
     waiting = {key: _Waiting({n: ways[n].order for n in numbers}) for key, numbers in wanted.items()}
-    at_once = _at_once({key: ways[numbers[0]].work for key, numbers in wanted.items() if not waiting[key].nobody()})
+    at_once: dict[str, dict[str, Tensor]] = {}
+    for keys in _groups({key: ways[numbers[0]].work for key, numbers in wanted.items() if not waiting[key].nobody()}):
+        with _failing(outcomes, *(n for key in keys for n in wanted[key])):
+            at_once |= _at_once([ways[wanted[key][0]].work for key in keys], keys)
     jobs: dict[str, Job] = {}
     for key, who in waiting.items():
-        if key not in at_once:
+        if key not in at_once and wanted[key][0] not in outcomes:
             first = ways[wanted[key][0]]
             jobs[key] = first.engine.add(first.work.preparation(), who.tell, who.nobody)
     for engine in {id(way.engine): way.engine for way in ways.values()}.values():
         engine.run()
     for key, who in waiting.items():
+        if key not in at_once and key not in jobs:
+            continue
         first = ways[next((n for n in who.orders if n not in who.failed), wanted[key][0])]
         with _failing(outcomes, *who.orders):
             if key in jobs:
@@ -118,19 +124,20 @@ def _prepare(ways: dict[int, _Way], cache: PrepareCache, outcomes: Outcomes) -> 
     return prepared
 
 
-def _at_once(works: dict[str, Work]) -> dict[str, dict[str, Tensor]]:
-    """What editors prepare at once for several, by key. What fails there is left to be prepared, and to fail, one by one."""
+def _groups(works: dict[str, Work]) -> list[list[str]]:
+    """Keys of what may be prepared at once: of one bundle, by editors that prepare alike; no key is alone."""
     groups: dict[tuple[str, str], list[str]] = {}
     for key, work in works.items():
-        groups.setdefault((work.checked.editor.name, work.context.bundle.fingerprint), []).append(key)
-    made: dict[str, dict[str, Tensor]] = {}
-    for keys in groups.values():
-        if len(keys) > 1:
-            editor, contexts = works[keys[0]].checked.editor, [works[key].context for key in keys]
-            with contextlib.suppress(Exception):
-                found = editor.prepare_together(contexts)
-                made |= {} if found is None else zip(keys, found, strict=True)
-    return made
+        groups.setdefault((work.checked.editor.prepared_by, work.context.bundle.fingerprint), []).append(key)
+    return [keys for keys in groups.values() if len(keys) > 1]
+
+
+def _at_once(works: list[Work], keys: list[str]) -> dict[str, dict[str, Tensor]]:
+    """What an editor prepares at once for several, by key. What is refused, or too much, is left to be prepared one by one."""
+    with contextlib.suppress(PaintoverError):
+        found = works[0].checked.editor.prepare_together([work.context for work in works])
+        return {} if found is None else dict(zip(keys, found, strict=True))
+    return {}
 
 
 def _too_large(made: int, limit: int) -> str:
