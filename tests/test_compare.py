@@ -155,6 +155,10 @@ def test_the_command(photo, tiny_bundle, tmp_path, monkeypatch, capsys):
     code, _, err = call("--editors", "instruct,sdedit")
     assert code == 2
     assert "exists" in err
+    code, out, _ = call("--force", "--json")
+    said = json.loads(out)
+    assert [cell["editor"] for cell in said["editors"]] == ["instruct", "lgie", "mgie"]
+    assert said["width"] > 4 * 256
     code, out, err = call("--editors", "flowedit,imagine,instruct", "--json", "--force", "--seed", 5)
     said = json.loads(out)
     assert code == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,14 +32,20 @@ def compare(
     picture: Annotated[str, typer.Argument(help="The picture's file.")],
     instruction: Annotated[str, typer.Argument(help="What is wanted of it; every editor is told the same words.")],
     editors: Annotated[
-        str, typer.Option(help=f"Which, with commas between, of {', '.join(EDITORS_OF_PICTURES)}.")
-    ] = "instruct,lgie,mgie",
+        str | None,
+        typer.Option(
+            help=f"Which, with commas between, of {', '.join(EDITORS_OF_PICTURES)} (default: instruct, and the two whose "
+            "language model says what an instruction means)."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the sheet.")] = Path("compare.png"),
     model: Model = "builtin",
     source_prompt: Annotated[str | None, typer.Option(help="What the picture shows (for editors that invert it).")] = None,
     seed: Seed = 0,
     steps: Steps = None,
-    side: Annotated[int, typer.Option(min=32, max=2048, help="Longer side of each picture in the sheet, at most.")] = 512,
+    side: Annotated[
+        int | None, typer.Option(min=32, max=2048, help="Longer side of each picture in the sheet, at most.")
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
     device: Device = None,
@@ -53,11 +59,13 @@ def compare(
     """
     from paintover.orders.compare import compare as run
 
+    asked: dict[str, Any] = {} if side is None else {"side": side}
+    if editors is not None:
+        asked["editors"] = [name.strip() for name in editors.split(",") if name.strip()]
     with counted("comparing") as on_edit:
         found = run(
             picture,
             instruction,
-            editors=[name.strip() for name in editors.split(",") if name.strip()],
             model=model,
             source_prompt=source_prompt,
             seed=seed,
@@ -65,9 +73,9 @@ def compare(
             out=out,
             force=force,
             limits=limits_of(max_pixels, max_bytes, max_frames),
-            side=side,
             device=device,
             on_edit=on_edit,
+            **asked,
         )
     for column in found.columns:
         if column.text:
