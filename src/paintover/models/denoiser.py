@@ -152,6 +152,20 @@ class Denoiser:
         answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), class_labels=labels, return_dict=False)
         return answer[0].float()
 
+    def noised(self, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+        """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise, of scaled latents."""
+        a_B111 = self.alphas_cumprod[t_B].view(-1, 1, 1, 1)
+        return a_B111.sqrt() * x0_BCHW + (1 - a_B111).sqrt() * noise_BCHW
+
+    def target(self, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+        """What is to be predicted of `noised` latents: the noise, v, or x0 (which "change" and "blend" mean by what they say)."""
+        if self.prediction == "epsilon":
+            return noise_BCHW
+        if self.prediction == "v_prediction":
+            a_B111 = self.alphas_cumprod[t_B].view(-1, 1, 1, 1)
+            return a_B111.sqrt() * noise_BCHW - (1 - a_B111).sqrt() * x0_BCHW
+        return x0_BCHW
+
     def to_noise(self, output_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, image_BCHW: Tensor | None = None) -> Tensor:
         """Turns the network's `output_BCHW` at (x_BCHW, t_B) into eps_BCHW; all float32."""
         if self.prediction == "epsilon":

@@ -40,22 +40,16 @@ def denoising(denoiser: Denoiser, x0_BCHW: Tensor, t_B: Tensor, noise_BCHW: Tens
     predicts those: what it was trained to. c: told to every row, its tokens B = 1 or one a row, its source picture likewise.
     """
     rows = len(x0_BCHW)
-    a_B111 = denoiser.alphas_cumprod[t_B].view(-1, 1, 1, 1)
-    x_BCHW = a_B111.sqrt() * x0_BCHW + (1 - a_B111).sqrt() * noise_BCHW
+    x_BCHW = denoiser.noised(x0_BCHW, noise_BCHW, t_B)
     pooled = None if c.pooled_BD is None else c.pooled_BD.expand(rows, -1)
     beside = None if c.image_BCHW is None else c.image_BCHW.expand(rows, -1, -1, -1)
     with autocast(denoiser.device):
         output_BDHW = denoiser.output(x_BCHW, t_B, c.tokens_BLD.expand(rows, -1, -1), pooled, beside)
     said_BCHW = output_BDHW[:, : denoiser.channels]
     if denoiser.sigma_data is not None:
+        a_B111 = denoiser.alphas_cumprod[t_B].view(-1, 1, 1, 1)
         said_BCHW = seen(said_BCHW, x_BCHW, a_B111, denoiser.sigma_data, beside)
-    if denoiser.prediction == "epsilon":
-        wanted_BCHW = noise_BCHW
-    elif denoiser.prediction == "v_prediction":
-        wanted_BCHW = a_B111.sqrt() * noise_BCHW - (1 - a_B111).sqrt() * x0_BCHW
-    else:
-        wanted_BCHW = x0_BCHW
-    return torch.nn.functional.mse_loss(said_BCHW, wanted_BCHW)
+    return torch.nn.functional.mse_loss(said_BCHW, denoiser.target(x0_BCHW, noise_BCHW, t_B))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
