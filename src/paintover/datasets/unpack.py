@@ -8,6 +8,10 @@ from pathlib import Path
 
 from paintover.datasets.dataset import Dataset
 from paintover.datasets.sample import RowError, reason
+from paintover.errors import PictureError
+from paintover.picture import Limits
+from paintover.picture import open as open_picture
+from paintover.picture.source import read_bytes
 
 _KINDS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
@@ -21,17 +25,20 @@ def unpack(dataset: Dataset, out: Path, on_row: Callable[[int, int], None] | Non
     table, folder = out / f"{dataset.split}.jsonl", out / dataset.split
     if table.exists():
         raise RowError(f"{table} exists; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RowError(f"{out} cannot hold the pictures ({reason(error)}); name another folder") from None
     part = table.with_suffix(".part")
     with part.open("w", encoding="utf-8") as lines:
         for i in range(len(dataset)):
             try:
                 row = dataset.row(i)
+                pictures = {"source": row.source, "target": row.target} | ({} if row.mask is None else {"mask": row.mask})
+                files = {name: _bytes(picture, row.where, dataset.limits) for name, picture in pictures.items()}
                 line = {
                     "id": row.id,
-                    "source": _put(row.source, row.where, folder, f"{i:07d}-source"),
-                    "target": _put(row.target, row.where, folder, f"{i:07d}-target"),
-                    "mask": None if row.mask is None else _put(row.mask, row.where, folder, f"{i:07d}-mask"),
+                    **{name: _put(data, folder, f"{i:07d}-{name}") for name, data in files.items()},
                     "instruction": row.instruction,
                     "expressive": row.expressive,
                     "source_caption": row.source_caption,
@@ -52,9 +59,8 @@ def unpack(dataset: Dataset, out: Path, on_row: Callable[[int, int], None] | Non
     return table
 
 
-def _put(picture: Path | bytes, where: str, folder: Path, name: str) -> str:
+def _put(data: bytes, folder: Path, name: str) -> str:
     """Writes the file's bytes, and returns its path from the table's folder."""
-    data = picture if isinstance(picture, bytes) else _bytes(picture, where)
     suffix = next((kind for head, kind in _KINDS.items() if data.startswith(head)), ".img")
     file = folder / f"{name}{suffix}"
     if not file.is_file() or file.stat().st_size != len(data):
@@ -62,8 +68,10 @@ def _put(picture: Path | bytes, where: str, folder: Path, name: str) -> str:
     return f"{folder.name}/{file.name}"
 
 
-def _bytes(file: Path, where: str) -> bytes:
+def _bytes(picture: Path | bytes, where: str, limits: Limits) -> bytes:
+    """The bytes of a picture's file. Raises RowError for what is none: whatever else lies there is not copied."""
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise RowError(f"{where}: {file}: {reason(error)}") from None
+        open_picture(picture, limits)
+        return read_bytes(picture, limits) if isinstance(picture, Path) else picture
+    except PictureError as error:
+        raise RowError(f"{where}: {error}") from None
