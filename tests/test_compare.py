@@ -100,6 +100,10 @@ def test_a_narrow_picture_leaves_room_for_words():
     [
         ({"editors": ["instruct", "instrukt"]}, RequestError, "instrukt"),
         ({"editors": []}, RequestError, "which editors"),
+        ({"editors": "mgie"}, RequestError, "editors is 'mgie'; expected a list"),
+        ({"editors": [5]}, RequestError, "expected a list of names"),
+        ({"side": 0}, RequestError, "side is 0; expected 32 to 2048"),
+        ({"side": 10**6}, RequestError, "expected 32 to 2048"),
         ({"source_prompt": "a field"}, RequestError, "none of instruct, sdedit takes a source prompt"),
         ({"words": " "}, RequestError, "none of the editors can: instruct: the instruction is empty"),
         ({"picture": "none.png"}, PictureError, "none.png"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from paintover import picture as pictures
 from paintover.editors import registry
+from paintover.editors.knobs import brief
 from paintover.errors import PaintoverError, RequestError
 from paintover.orders.order import Order, path_of, request_for
 from paintover.orders.run import edit_many
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
 
 SIDE = 512  # of a picture in the sheet, at most
+LEAST, MOST = 32, 2048  # that may be asked for
 _LEAST = 256  # pictures that are smaller are enlarged to it
 USUAL = ("instruct", "lgie", "mgie")
 
@@ -77,6 +79,10 @@ def compare(
     An editor that cannot (the model lacks what it needs) leaves its place empty, and says why. Raises PaintoverError for an
     unknown editor, and where none can.
     """
+    if isinstance(editors, str) or not all(isinstance(name, str) for name in editors):
+        raise RequestError(f"editors is {brief(editors)}; expected a list of names, such as {list(USUAL)}")
+    if not LEAST <= side <= MOST:
+        raise RequestError(f"side is {side}; expected {LEAST} to {MOST} pixels")
     names = list(dict.fromkeys(editors))
     if not names:
         raise RequestError(f"say which editors to compare, for example {','.join(USUAL)}")
