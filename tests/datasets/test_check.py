@@ -109,3 +109,39 @@ def test_the_orientation_of_a_photograph_is_applied(layouts, tmp_path):
     line = {"input": "0.png", "output": "0.png", "instruction": "x"}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(line) + "\n")
     assert check(open_dataset(tmp_path)).sizes == [(24, 16), (24, 16)]
+
+
+def test_an_empty_folder_is_no_dataset(tmp_path, check_data):
+    (tmp_path / "seeds.json").write_text("[]")
+    for words in ((tmp_path / "none", "--kind", "instruct-pix2pix"), (tmp_path,)):
+        code, _, errors = check_data(*words)
+        assert code == 2
+        assert "has no prompts" in errors
+
+
+def test_what_is_no_text_or_number_is_a_broken_row(layouts, tmp_path, check_data):
+    folder = layouts.magicbrush(tmp_path / "train")
+    turns = json.loads((folder / "edit_turns.json").read_text())
+    turns[0]["output"] = f"100-output{'1' * 5000}.png"
+    turns[1]["instruction"] = "\ud800"
+    turns[2]["input"] = "205-\ud800.png"
+    (folder / "edit_turns.json").write_text(json.dumps(turns))
+    code, out, _ = check_data(folder)
+    assert (code, out.count("broken: ")) == (2, 3)
+    (folder / "global_descriptions.json").write_text("[]")
+    code, _, errors = check_data(folder)
+    assert (code, "is no JSON object of captions" in errors) == (2, True)
+
+
+def test_cells_of_a_table_are_anything(layouts, tmp_path, check_data):
+    for n in range(2):
+        layouts.save(tmp_path / f"{n}.png", n)
+    rows = [{"source": "0.png", "target": "1.png", "instruction": "long " * 10_000, "turn": 1}]
+    rows.append({"source": "https://example.com/x.png", "target": "1.png", "instruction": "x"})
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows).replace('"turn": 1}', '"turn": 1e999}'))
+    code, out, _ = check_data(file)
+    assert code == 2
+    assert "row 2: its source is a URL" in out
+    assert len(out) < 1500
+    assert open_dataset(file)[0].turn is None

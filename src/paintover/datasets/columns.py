@@ -70,7 +70,7 @@ def by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
 def turn_of(value: Any) -> int | None:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

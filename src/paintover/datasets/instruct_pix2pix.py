@@ -41,6 +41,8 @@ class InstructPix2Pix:
     def __init__(self, folder: Path, split: str, clip: Clip | None = None) -> None:
         self.folder, self.split = folder, chosen(split, self.splits, folder)
         prompts = _listed(folder)
+        if not prompts:
+            raise RowError(f"{folder} has no prompts: expected seeds.json, or folders with prompt.json and SEED_0.jpg")
         first, last = (math.floor(share * len(prompts)) for share in _SPLITS[split])
         self.pairs = [
             (name, seed)

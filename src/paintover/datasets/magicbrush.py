@@ -37,7 +37,9 @@ class MagicBrush:
         self.turns: list[Any] = turns
         # In the dev and test splits only; training has no captions.
         captions = self.folder / "global_descriptions.json"
-        self.captions: dict[str, Any] = _json(captions) if captions.is_file() else {}
+        self.captions: Any = _json(captions) if captions.is_file() else {}
+        if not isinstance(self.captions, dict):
+            raise RowError(f"{captions} is no JSON object of captions; mend it, or take it away")
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -49,7 +51,7 @@ class MagicBrush:
         names = {key: words(turn.get(key), f'"{key}"', where) for key in ("input", "output")}
         image = names["input"].partition("-")[0]
         place = inside(self.folder / "images", image, "folder", where)
-        number = re.search(r"output(\d+)\.\w+$", names["output"])
+        number = re.search(r"output(\d{1,6})\.\w+$", names["output"])
         if number is None:
             raise RowError(f"{where}: its output {names['output']!r} says no turn; expected ID-output1.png")
         captions = self.captions.get(image)

@@ -72,6 +72,10 @@ def words(value: object, what: str, where: str) -> str:
     """The text of a row, its white space put in order. Raises RowError when it is none, or empty."""
     if not isinstance(value, str) or not value.strip():
         raise RowError(f"{where}: its {what} is {'empty' if isinstance(value, str | None) else 'no text'}; expected words")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RowError(f"{where}: its {what} is no Unicode text") from None
     return " ".join(value.split())
 
 
@@ -84,11 +88,15 @@ def inside(folder: Path, name: object, what: str, where: str) -> Path:
     """The path of a file that a row names, from `folder` down. Raises RowError for a name, or a link, that leads out of it."""
     if not isinstance(name, str) or not name.strip():
         raise RowError(f"{where}: it names no {what}")
+    if name.strip().lower().startswith(("http://", "https://")):
+        raise RowError(
+            f"{where}: its {what} is a URL, {name.strip()[:80]!r}; nothing is fetched: save the pictures, name the files"
+        )
     path = Path(name.strip().replace("\\", "/"))
     leads_out = path.is_absolute() or ".." in path.parts or "\0" in name
     try:
         leads_out = leads_out or not (folder / path).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or no text; links in a circle
         raise RowError(f"{where}: its {what} {name[:80]!r} is no path ({reason(error)})") from None
     if leads_out:
         raise RowError(f"{where}: its {what} {name!r} lies outside {folder}; name the folder that the pictures are in")
