@@ -290,6 +290,25 @@ def test_one_is_kept_and_forgotten_before_another_is_loaded(talking_bundle, tmp_
     assert other.mllm() is other.mllm()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2, this version"),
+        ({"format": None}, "format None"),
+        ({"wording": {"end": "x"}}, "damaged: KeyError"),
+    ],
+)
+def test_settings_of_another_format(changes, message, talking_bundle, tmp_path):
+    folder = shutil.copytree(talking_bundle, tmp_path / "bundle")
+    file = folder / "mgie" / "config.json"
+    told = json.loads(file.read_text())
+    assert list(told) == ["format", "wording", "edit_head", "mean", "std"]
+    file.write_text(json.dumps(told | changes))
+    with pytest.raises(ModelError, match=message) as error:
+        load(folder, "cpu").mllm()
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_the_convolutional_vision_tower_is_known_to_whoever_loads_one(mllm, talking_bundle, tmp_path):
     """In a process of its own, since this one knows it once it has been imported."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration

@@ -16,9 +16,9 @@ from torch import Tensor
 from paintover.errors import ModelError
 from paintover.models.beside import whole
 from paintover.models.mgie_tokens import arranged, read_tokenizer, sources, with_tokens
-from paintover.models.mllm import Wording
 from paintover.models.quiet import quiet
 from paintover.models.shards import Plan, Shards, counting, fitting, of_folder, write
+from paintover.models.wording import Wording
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, PreTrainedTokenizerFast
@@ -57,7 +57,7 @@ def import_llava(
     tokenizer = read_tokenizer(folder)
     known = dict(tokenizer.get_vocab())
     wording = Wording("", ())
-    tokenizer = with_tokens(tokenizer, (wording.patch, wording.start, wording.end))
+    tokenizer = with_tokens(tokenizer, wording.picture_tokens)
     vocabulary = tokenizer.get_vocab()
     order = sources(known, vocabulary, old.weights.shapes[_ROWS[0]][0], wording)
     config = config_of(old, len(order), vocabulary[wording.patch], tokenizer)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paintover.errors import ModelError
 from paintover.models.beside import copy_base, whole
@@ -16,10 +15,11 @@ from paintover.models.files import read_json
 from paintover.models.llava_import import config_of, mean_and_std, plan_of, read_llava
 from paintover.models.mgie_card import CARD
 from paintover.models.mgie_release import TOKENS, Release
-from paintover.models.mgie_tokens import PROMPT, image_tokens, read_tokenizer, sources, with_tokens
-from paintover.models.mllm import Wording
+from paintover.models.mgie_tokens import read_tokenizer, sources, with_tokens
+from paintover.models.mllm_settings import Settings
 from paintover.models.quiet import quiet
 from paintover.models.shards import MOST, Plan, counting, write
+from paintover.models.wording import VICUNA, Wording, image_tokens
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, PreTrainedTokenizerFast
@@ -34,7 +34,7 @@ class Planned:
     language: Plan
     config: LlavaConfig
     tokenizer: PreTrainedTokenizerFast
-    settings: dict[str, Any]
+    settings: Settings
     odd: list[str]
 
 
@@ -46,10 +46,10 @@ def plan(llava: Path, mgie: Path, base: Path, llama: Path | None = None, vision:
     _fits(release, old.config.get("hidden_size"), base)
     tokenizer = read_tokenizer(llava)
     known = dict(tokenizer.get_vocab())
-    wording = Wording(PROMPT, image_tokens(TOKENS))
+    wording = Wording(VICUNA, image_tokens(TOKENS))
     if not old.config.get("mm_use_im_start_end", wording.start in known):
         raise ModelError(f"LLaVA in {llava} puts no {wording.start} before a picture (mm_use_im_start_end); MGIE's LLaVA does")
-    tokenizer = with_tokens(tokenizer, (wording.patch, wording.start, wording.end, *wording.image_tokens))
+    tokenizer = with_tokens(tokenizer, (*wording.picture_tokens, *wording.image_tokens))
     vocabulary = tokenizer.get_vocab()
     order = sources(known, vocabulary, release.rows, wording)
     config = config_of(old, len(order), vocabulary[wording.patch], tokenizer)
@@ -64,7 +64,7 @@ def plan(llava: Path, mgie: Path, base: Path, llama: Path | None = None, vision:
     if release.differs():
         odd.append("emb in mllm.pt is not what its embeddings end with; the [IMG] tokens got emb")
     mean, std = mean_and_std(old.vision)
-    settings = {"format": 1, "wording": asdict(wording), "edit_head": release.head.config, "mean": mean, "std": std}
+    settings = Settings(wording, release.head.config, mean, std)
     return Planned(release.unet(base), release.edit_head(), language, config, tokenizer, settings, odd)
 
 
@@ -100,7 +100,7 @@ def import_mgie(
         with quiet():
             planned.config.save_pretrained(own / "language_model")
             planned.tokenizer.save_pretrained(own / "tokenizer")
-        (own / "config.json").write_text(json.dumps(planned.settings, indent=1) + "\n", encoding="utf-8")
+        planned.settings.write(part)
         (part / "README.md").write_text(CARD, encoding="utf-8")
     return planned.odd
 

@@ -18,11 +18,12 @@ from paintover.models.description import describe
 from paintover.models.edit_head import EditHead
 from paintover.models.files import STEMS, complete, read_json, weights
 from paintover.models.llava_import import mean_and_std
-from paintover.models.mgie_tokens import PROMPT, image_tokens, read_tokenizer, with_tokens
-from paintover.models.mllm import Mllm, Wording
+from paintover.models.mgie_tokens import read_tokenizer, with_tokens
+from paintover.models.mllm import Mllm
 from paintover.models.mllm_file import save_mllm
 from paintover.models.quiet import quiet
 from paintover.models.shards import Plan, write
+from paintover.models.wording import VICUNA, Wording, image_tokens
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -108,8 +109,8 @@ def _language(folder: Path, images: tuple[str, ...], text_width: int) -> Mllm:
         raise ModelError(
             f"{folder} has no token for a picture's patches, or leaves none of them out; MGIE's LLaVA is of that kind"
         )
-    wording = Wording(PROMPT, images, patch=patch)
-    tokenizer = with_tokens(tokenizer, (patch, wording.start, wording.end, *images))
+    wording = Wording(VICUNA, images, patch=patch)
+    tokenizer = with_tokens(tokenizer, (*wording.picture_tokens, *images))
     _add_rows(model, tokenizer.get_vocab(), known)
     width = model.config.text_config.hidden_size
     heads = 4

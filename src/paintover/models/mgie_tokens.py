@@ -11,21 +11,11 @@ import torch
 from torch import Tensor
 
 from paintover.errors import ModelError
-from paintover.models.mllm import Wording
 from paintover.models.quiet import quiet
+from paintover.models.wording import Wording
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-# Vicuna's conversation, version 1.1, with MGIE's question in it.
-PROMPT = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-    "answers to the user's questions. USER: what will this image be like if '{instruction}'{image} ASSISTANT:"
-)
-
-
-def image_tokens(count: int) -> tuple[str, ...]:
-    return tuple(f"[IMG{i}]" for i in range(count))
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -78,7 +68,7 @@ def sources(known: Mapping[str, int], vocabulary: Mapping[str, int], rows: int, 
     """
     first = rows - len(wording.image_tokens)
     order: list[int | None] = [None] * (max(vocabulary.values()) + 1)
-    pictures = (wording.patch, wording.start, wording.end)
+    pictures = wording.picture_tokens
     for token, place in vocabulary.items():
         if token in wording.image_tokens:
             order[place] = first + wording.image_tokens.index(token)

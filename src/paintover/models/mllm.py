@@ -18,28 +18,12 @@ from paintover.errors import ModelError
 from paintover.models import answering
 from paintover.models.answering import Answer
 from paintover.models.edit_head import EditHead
+from paintover.models.wording import Wording
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """How the language model is asked: `prompt` with {instruction} and {image} in it, and what the special tokens are called.
-
-    image_tokens: the [IMG] tokens, in order. start, patch, end: what stands for the picture is one start, as many patches as
-    the vision tower makes, one end. Where nothing is shown, {image} is empty. no_repeat_ngram: as many tokens in a row are
-    never said twice in an answer.
-    """
-
-    prompt: str
-    image_tokens: tuple[str, ...]
-    patch: str = "<im_patch>"
-    start: str = "<im_start>"
-    end: str = "<im_end>"
-    no_repeat_ngram: int = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +65,7 @@ class Mllm:
         self.patches: int = (vision.image_size // vision.patch_size) ** 2
         self.length: int = model.config.text_config.max_position_embeddings
         vocabulary = tokenizer.get_vocab()
-        named = (*wording.image_tokens, wording.patch, wording.start, wording.end)
+        named = (*wording.image_tokens, *wording.picture_tokens)
         rows = model.get_input_embeddings().num_embeddings
         wrong = next((f"has no {token}" for token in named if token not in vocabulary), None)
         if wrong is None and tokenizer.eos_token_id is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from paintover.errors import ModelError
 from paintover.models.edit_head import EditHead
 from paintover.models.files import STEMS, complete, read_json, weights
-from paintover.models.mllm import Mllm, Wording
+from paintover.models.mllm import Mllm
+from paintover.models.mllm_settings import Settings
 from paintover.models.quiet import quiet
 
 _LARGE = 1_000_000_000  # parameters: from here on a CPU computes in bfloat16, since float32 would need twice the memory
@@ -32,14 +31,7 @@ def save_mllm(mllm: Mllm, folder: Path, dtype: torch.dtype = torch.float16) -> N
     (part / "edit_head").mkdir(exist_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous().cpu() for name, tensor in mllm.head.state_dict().items()}
     save_file(state, part / "edit_head" / "model.safetensors")
-    config = {
-        "format": 1,
-        "wording": asdict(mllm.wording),
-        "edit_head": mllm.head.config,
-        "mean": mllm.mean_C.tolist(),
-        "std": mllm.std_C.tolist(),
-    }
-    (part / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    Settings(mllm.wording, mllm.head.config, tuple(mllm.mean_C.tolist()), tuple(mllm.std_C.tolist())).write(folder)
 
 
 def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.dtype | None = None) -> Mllm:
@@ -60,10 +52,9 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
             f"{part}/config.json in {folder} describes no plain LLaVA model; import it with `paintover models import`"
         )
     _, variant = weights(folder, part, STEMS[part])
-    own = read_json(folder, "mgie/config.json")
+    own = Settings.read(folder)
     try:
-        wording = Wording(**{**own["wording"], "image_tokens": tuple(own["wording"]["image_tokens"])})
-        head = EditHead(**own["edit_head"])
+        head = EditHead(**own.edit_head)
         options: dict[str, Any] = {} if bits == 16 else _quantised(bits)
         if bits != 16 or (device.type != "cpu" and find_spec("accelerate") is not None):
             options["device_map"] = {"": str(device)}  # straight to it
@@ -83,7 +74,7 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "mgie" / "tokenizer", local_files_only=True)
         files, _ = weights(folder, "mgie/edit_head", STEMS["mgie/edit_head"])
         head.load_state_dict({name: tensor.float() for file in files for name, tensor in load_file(file).items()})
-        mllm = Mllm(model, tokenizer, head, wording, own["mean"], own["std"])
+        mllm = Mllm(model, tokenizer, head, own.wording, own.mean, own.std)
         if "device_map" not in options:
             model.to(device)
         head.to(model.device)

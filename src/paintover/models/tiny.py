@@ -218,17 +218,18 @@ def _mgie(folder: Path, queries: int) -> None:
     )
 
     from paintover.models.edit_head import EditHead
-    from paintover.models.mllm import Mllm, Wording
+    from paintover.models.mllm import Mllm
     from paintover.models.mllm_file import save_mllm
+    from paintover.models.wording import SHORT, Wording, image_tokens
 
     size, patch = 32, 8
-    images = tuple(f"[IMG{i}]" for i in range(4))
+    wording = Wording(SHORT, image_tokens(4))
     letters = _letters()
     letters.decoder = decoders.WordPiece()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=letters, bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
     )
-    tokenizer.add_tokens(["<im_patch>", "<im_start>", "<im_end>", *images], special_tokens=True)
+    tokenizer.add_tokens([*wording.picture_tokens, *wording.image_tokens], special_tokens=True)
     language = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -252,14 +253,13 @@ def _mgie(folder: Path, queries: int) -> None:
     config = LlavaConfig(
         vision_config=vision,
         text_config=language,
-        image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
+        image_token_id=tokenizer.convert_tokens_to_ids(wording.patch),
         image_seq_length=(size // patch) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
     model: Any = LlavaForConditionalGeneration(config)
     head = EditHead(32, hidden=32, queries=queries, out=32, layers=1, heads=4, feedforward=64)
-    wording = Wording("what will this image be like if '{instruction}'{image} :", images)
     save_mllm(Mllm(model, tokenizer, head, wording, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), folder, torch.float32)
 
 

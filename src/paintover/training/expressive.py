@@ -20,13 +20,11 @@ from paintover.models.answering import tidy
 from paintover.models.files import complete, fingerprint
 from paintover.models.hub import is_hub_name
 from paintover.models.quiet import quiet
+from paintover.models.wording import QUESTION, SYSTEM
 
 # As MGIE asks: its own template, with the hint that makes the answer a paragraph; the system's words are Vicuna's (1.1).
-PROMPT = "what will this image be like if '{instruction}' (in a short paragraph)"
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-    "answers to the user's questions. USER: {asked}\n{image} ASSISTANT:"
-)
+PROMPT = f"{QUESTION} (in a short paragraph)"
+VICUNA = f"{SYSTEM} USER: {{asked}}\n{{image}} ASSISTANT:"
 SUMMARY = "summarize the following paragraph in 32 words:\n\n{text}"
 SUMMARISED = {"num_beams": 5, "min_length": 5, "max_length": 64, "no_repeat_ngram_size": 3, "do_sample": False}
 MOST_TOKENS = 1024

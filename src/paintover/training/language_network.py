@@ -11,13 +11,13 @@ from torch import nn
 from paintover.errors import PaintoverError
 from paintover.models.conv_tower import ConvTowerConfig
 from paintover.models.edit_head import EditHead
-from paintover.models.mllm import Mllm, Wording
+from paintover.models.mllm import Mllm
 from paintover.models.quiet import quiet
 from paintover.models.text import SentenceText
+from paintover.models.wording import SHORT, Wording, image_tokens
 from paintover.training.language_recipe import LanguageRecipe
 from paintover.training.network import averaged_weights
 
-PROMPT = "what will this image be like if '{instruction}'{image} :"
 NO_REPEAT = 6  # "paint the lemon white and paint the grapes white" says "and paint the" more than once
 HEADS = 4  # of every attention
 _OWN = ("head.", "model.model.language_model.embed_tokens.", "model.lm_head.")  # what a run may have another one of
@@ -30,13 +30,12 @@ def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> M
     """
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-    names = ("<im_patch>", "<im_start>", "<im_end>", *(f"[IMG{i}]" for i in range(recipe.image_tokens)))
+    wording = Wording(SHORT, image_tokens(recipe.image_tokens), no_repeat_ngram=NO_REPEAT)
     with quiet():
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_file=str(tokenizer_file), bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
         )
-        tokenizer.add_tokens(list(names), special_tokens=True)
-    wording = Wording(PROMPT, names[3:], no_repeat_ngram=NO_REPEAT)
+        tokenizer.add_tokens([*wording.picture_tokens, *wording.image_tokens], special_tokens=True)
     language = LlamaConfig(
         vocab_size=len(tokenizer), max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
@@ -47,7 +46,7 @@ def build(tokenizer_file: Path, text: SentenceText, recipe: LanguageRecipe) -> M
     config = LlavaConfig(
         vision_config=vision,
         text_config=language,
-        image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
+        image_token_id=tokenizer.convert_tokens_to_ids(wording.patch),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
