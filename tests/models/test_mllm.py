@@ -296,6 +296,19 @@ def test_one_is_kept_and_forgotten_before_another_is_loaded(talking_bundle, tmp_
         ({"format": 2}, "format 2, this version"),
         ({"format": None}, "format None"),
         ({"wording": {"end": "x"}}, "damaged: KeyError"),
+        *(
+            ({"wording": {"prompt": prompt, "image_tokens": ["[IMG0]"]}}, "prompt is no text")
+            for prompt in ("{instruction}{image:>1000000000}", "{instruction.__class__}{image}", "x", "{", 5, "{image}" * 2)
+        ),
+        *(
+            ({"wording": {"prompt": "{instruction}{image}", "image_tokens": tokens}}, "names that differ")
+            for tokens in ([], ["[IMG0]", "[IMG0]"], ["[IMG0]", 5], ["<im_patch>"])
+        ),
+        ({"wording": {"prompt": "{instruction}{image}", "image_tokens": ["a", "b"]}}, "has a for a word"),
+        ({"wording": {"prompt": "{instruction}{image}", "image_tokens": ["[IMG0]"], "no_repeat_ngram": 0}}, "whole number"),
+        *(({"mean": mean}, "mean and std") for mean in ([], [float("nan")] * 3, [1e9, 0, 0], [[0], [0], [0]], [0])),
+        *(({"std": std}, "mean and std") for std in ([1, 1], [0, 1, 1])),
+        ({"edit_head": {"width": 32, "hidden": 32, "queries": 3, "out": 32}}, "size mismatch|Missing key"),
     ],
 )
 def test_settings_of_another_format(changes, message, talking_bundle, tmp_path):
@@ -307,6 +320,37 @@ def test_settings_of_another_format(changes, message, talking_bundle, tmp_path):
     with pytest.raises(ModelError, match=message) as error:
         load(folder, "cpu").mllm()
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("vision_config", {"image_size": 0}),
+        ("vision_config", {"image_size": -16}),
+        ("vision_config", {"num_hidden_layers": -1}),
+        ("text_config", {"num_hidden_layers": 0}),
+        (None, {"vision_feature_layer": 99}),
+        (None, {"vision_feature_select_strategy": "full"}),
+    ],
+)
+def test_a_language_model_whose_config_is_wrong(part, changes, talking_bundle, tmp_path):
+    folder = shutil.copytree(talking_bundle, tmp_path / "bundle")
+    file = folder / "mgie" / "language_model" / "config.json"
+    told = json.loads(file.read_text())
+    (told if part is None else told[part]).update(changes)
+    file.write_text(json.dumps(told))
+    with pytest.raises(ModelError) as error:
+        load(folder, "cpu").mllm()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_language_model_whose_weights_are_broken(mllm, talking_bundle, tmp_path):
+    broken = copy.deepcopy(mllm)
+    broken.head.query.data[:] = torch.nan
+    folder = shutil.copytree(talking_bundle, tmp_path / "bundle")
+    save_mllm(broken, folder)
+    with pytest.raises(ModelError, match="not finite; its weights are broken"):
+        load(folder, "cpu").mllm()
 
 
 def test_the_convolutional_vision_tower_is_known_to_whoever_loads_one(mllm, talking_bundle, tmp_path):

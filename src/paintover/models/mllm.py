@@ -68,6 +68,9 @@ class Mllm:
         named = (*wording.image_tokens, *wording.picture_tokens)
         rows = model.get_input_embeddings().num_embeddings
         wrong = next((f"has no {token}" for token in named if token not in vocabulary), None)
+        if wrong is None:
+            words = [token for token in named if token not in tokenizer.get_added_vocab()]
+            wrong = f"has {words[0]} for a word" if words else None
         if wrong is None and tokenizer.eos_token_id is None:
             wrong = "has no token for the end of a text"
         if wrong is None and max(vocabulary.values()) >= rows:
@@ -106,7 +109,7 @@ class Mllm:
         w = self.wording
         image = f"\n{w.start}{w.patch * self.patches}{w.end}" if shown else ""
         start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        return start + self.ids((prompt or w.prompt).format(instruction=instruction, image=image))
+        return start + self.ids((prompt or w.prompt).replace("{image}", image).replace("{instruction}", instruction))
 
     def asked(self, questions: Sequence[list[int]], answers: Sequence[str], tokens: bool = True, multiple: int = 1) -> Asked:
         """Questions and what shall be answered, to be learnt: the answer's words, its [IMG] tokens, the end.

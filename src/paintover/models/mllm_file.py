@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -78,16 +79,27 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
         if "device_map" not in options:
             model.to(device)
         head.to(model.device)
+        for module in mllm.modules:
+            module.eval().requires_grad_(False)
+        _try(mllm)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        line = (str(error).splitlines() or [""])[0][:200]
+        line = " ".join(str(error).split())[:300]
         raise ModelError(
             f"the language model of bundle {folder} could not be loaded: {type(error).__name__}: {line}"
         ) from error
-    for module in mllm.modules:
-        module.eval().requires_grad_(False)
     return mllm
+
+
+@torch.no_grad()
+def _try(mllm: Mllm) -> None:
+    """Shows it a grey picture: what does not go together fails here, and not in an edit."""
+    view_CHW = mllm.see(np.full((8, 8, 3), 127, np.uint8))
+    asked = mllm.asked([mllm.question("", True)], [""])
+    states_BLD = mllm.hidden(asked, mllm.look(view_CHW[None]))
+    if not mllm.guide(mllm.at_images(states_BLD, asked)).isfinite().all():
+        raise ValueError("what it computes is not finite; its weights are broken")
 
 
 def _dtype(folder: Path, part: str, device: torch.device) -> torch.dtype:
