@@ -11,6 +11,7 @@ from paintover.cli.shared import AsJson, Device, counted, plain, print_json, tel
 from paintover.cli.train import group
 from paintover.errors import RequestError
 
+_MOST = 300  # characters that are shown of an instruction
 Data = Annotated[Path, typer.Argument(help="A dataset's folder, or its table.")]
 Kind = Annotated[
     str | None, typer.Option(help="instruct-pix2pix, magicbrush, mgie, parquet, table (default: what its files look like).")
@@ -78,7 +79,8 @@ def unpack(
     dataset = open_dataset(data, kind, split, columns=_columns(column), pictures=pictures, skip_broken=skip_broken)
     with counted("unpacking") as bar:
         table = write(dataset, out, bar)
-    tell(f"paintover: {len(dataset) - len(dataset.skipped)} pairs, {len(dataset.skipped)} broken and left out")
+    count = len(dataset) - len(dataset.skipped)
+    tell(f"paintover: {count} pair{'s' if count != 1 else ''}, {len(dataset.skipped)} broken and left out")
     print(table)
 
 
@@ -132,7 +134,7 @@ def _print(part: Any) -> None:
         print(f"  sizes: {sizes}{resized}")
         print(f"  with an expressive instruction: {part.told}")
     for words in part.first:
-        print(f"  {plain(words)}")
+        print(f"  {plain(words if len(words) <= _MOST else words[:_MOST] + ' ...')}")
     for line in part.broken:
         print(f"  broken: {plain(line)}")
 
