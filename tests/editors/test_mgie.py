@@ -204,9 +204,22 @@ def test_nothing_said_in_full_is_refused(said, order):
         edit_one(order("make it blue", knobs={"expressive": said}))
 
 
+@pytest.mark.parametrize("words", ["夜にして", "\U0001f389" * 3, "[IMG0] <im_patch>"])
+def test_words_that_are_not_known(words, order):
+    cache = PrepareCache(max_bytes=0)
+    for _ in range(2):  # asked, and kept
+        warnings = edit_one(order(words), cache=cache).record["warnings"]
+        assert any("knows few of the instruction's words" in warning for warning in warnings)
+    said = edit_one(order(words, knobs={"expressive": "a dog"})).record["warnings"]
+    assert not any("knows few" in warning for warning in said)
+    assert not any("knows few" in warning for warning in edit_one(order("a dog")).record["warnings"])
+
+
 def test_more_is_said_than_is_read(order):
-    with pytest.raises(KnobError, match="expressive"):
+    with pytest.raises(KnobError, match=r"expressive is .*, but takes text of at most 1000 characters"):
         edit_one(order("make it blue", knobs={"expressive": "x" * 1001}))
+    with pytest.raises(KnobError, match=r"expressive is .*, but takes text in UTF-8"):
+        edit_one(order("make it blue", knobs={"expressive": "\ud800"}))
     for fields in ({"row": "a " * 2000}, {"row": "a dog", "knobs": {"expressive": "a " * 500}}):
         warnings = edit_one(order(**fields)).record["warnings"]
         assert any("more tokens than the language model reads" in warning for warning in warnings), fields

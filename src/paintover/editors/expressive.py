@@ -80,7 +80,7 @@ class Expressive(Editor[K]):
         return self.prepare_together([context])[0]
 
     def prepare_together(self, contexts: Sequence[Context[K]]) -> list[dict[str, Tensor]]:
-        """For each: the expressive instruction (UTF-8), how it was said (forced, cut: 0 or 1), U and null as tokens_BLD."""
+        """For each: the expressive instruction (UTF-8), of it forced, cut and unread (0 or 1), U and null as tokens_BLD."""
         made: dict[int, dict[str, Tensor]] = {}
         for bits in {context.knobs.bits for context in contexts}:
             at = [i for i, context in enumerate(contexts) if context.knobs.bits == bits]
@@ -116,6 +116,7 @@ class Expressive(Editor[K]):
                 "text": torch.tensor(list(answer.text.encode()), dtype=torch.uint8),
                 "forced": torch.tensor(int(answer.forced)),
                 "cut": torch.tensor(int(answer.cut)),
+                "unread": torch.tensor(int(answer.unread)),
                 "tokens_BLD": tokens_BLD,
                 "null_BLD": null(mllm),
             }
@@ -152,6 +153,11 @@ class Expressive(Editor[K]):
         context.derived["img_tokens_forced"] = forced
         if cut and (by_head or context.knobs.expressive is None):
             context.remarks.append("the instruction has more tokens than the language model reads; its end has no effect")
+        if prepared.get("unread"):  # what was kept by earlier versions does not tell
+            context.remarks.append(
+                "the language model knows few of the instruction's words, or none, so what it made of them is a guess; say it "
+                "in other words"
+            )
         if not text.strip():
             read = "" if by_head else ", so the text encoder reads the instruction as it is"
             context.remarks.append(f"the language model found no words for what the instruction means{read}")

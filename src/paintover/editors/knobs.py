@@ -59,7 +59,12 @@ def read(editor: str, knobs: type[Knobs], given: Mapping[str, Any], defaults: Ma
     except ValidationError as error:
         first = error.errors()[0]
         info, said = known[str(first["loc"][0])], brief(first["input"])
-        raise KnobError(f"{editor}: {info.name} is {said}, but takes {info.takes}: {info.description}") from None
+        wanted = info.takes
+        if first["type"] == "string_too_long":
+            wanted = f"text of at most {first['ctx']['max_length']} characters"
+        elif first["type"] == "string_unicode":
+            wanted = "text in UTF-8"
+        raise KnobError(f"{editor}: {info.name} is {said}, but takes {wanted}: {info.description}") from None
 
 
 def brief(value: Any) -> str:

@@ -25,13 +25,14 @@ class Answer:
 
     text: the expressive instruction. hidden_ND: the last hidden states at the positions behind it that predict [IMG0], [IMG1],
     ... forced: it did not say its [IMG] tokens in their order itself. cut: what it was asked, or given, has more tokens than it
-    reads, and its end was left out.
+    reads, and its end was left out. unread: what it was asked is mostly words that it does not know, or none at all.
     """
 
     text: str
     hidden_ND: Tensor
     forced: bool
     cut: bool = False
+    unread: bool = False
 
 
 @torch.no_grad()
@@ -46,14 +47,14 @@ def answer(
         return []
     given = given or [None] * len(instructions)
     views = [None if picture is None else mllm.see(picture) for picture in pictures]
-    asked = [_question(mllm, words, view is not None) for words, view in zip(instructions, views, strict=True)]
-    questions = [question for question, _ in asked]
+    asked = [question(mllm, words, view is not None) for words, view in zip(instructions, views, strict=True)]
+    questions = [ids for ids, _ in asked]
     open_ = [i for i, text in enumerate(given) if text is None]
     said = dict(zip(open_, _say(mllm, [questions[i] for i in open_], [views[i] for i in open_]), strict=True))
-    read = [_beside(mllm, question, said[i][0] if i in said else given[i] or "") for i, question in enumerate(questions)]
+    read = [beside(mllm, ids, said[i][0] if i in said else given[i] or "") for i, ids in enumerate(questions)]
     hidden_BND = _imagined(mllm, questions, read, views)
     return [
-        Answer(text, hidden_ND, not said[i][1], cut)
+        Answer(text, hidden_ND, not said[i][1], cut, _unread(mllm, instructions[i]))
         if (told := given[i]) is None
         else Answer(told, hidden_ND, False, cut or text != _words(mllm, told))
         for i, (text, hidden_ND, (_, cut)) in enumerate(zip(read, hidden_BND, asked, strict=True))
@@ -112,24 +113,27 @@ def _imagined(mllm: Mllm, questions: list[list[int]], texts: list[str], views: l
     return mllm.at_images(states_BLD, asked).float()
 
 
-def _question(mllm: Mllm, words: str, shown: bool) -> tuple[list[int], bool]:
-    """The question with as many of the words as leave the model room to answer, and whether that cut some off."""
-    words, most = _words(mllm, words), mllm.length - MOST_TOKENS
-    question, cut = mllm.question(words, shown), False
-    while len(question) > most:
+def question(mllm: Mllm, words: str, shown: bool, length: int | None = None) -> tuple[list[int], bool]:
+    """The question with as many of the words as leave the model room to answer, and whether that cut some off.
+
+    length: of question and answer, if less than the model reads.
+    """
+    words, most = _words(mllm, words), (length or mllm.length) - MOST_TOKENS
+    asked, cut = mllm.question(words, shown), False
+    while len(asked) > most:
         if not words:
             raise ModelError(
-                f"the language model reads {mllm.length} tokens; its own question takes {len(question)} of them and the "
+                f"the language model reads {mllm.length} tokens; its own question takes {len(asked)} of them and the "
                 f"answer {MOST_TOKENS}"
             )
-        words, cut = _shorter(mllm, words, len(mllm.ids(words)) - (len(question) - most)), True
-        question = mllm.question(words, shown)
-    return question, cut
+        words, cut = _shorter(mllm, words, len(mllm.ids(words)) - (len(asked) - most)), True
+        asked = mllm.question(words, shown)
+    return asked, cut
 
 
-def _beside(mllm: Mllm, question: list[int], answer: str) -> str:
+def beside(mllm: Mllm, question: list[int], answer: str, length: int | None = None) -> str:
     """As much of an answer as the model reads after the question, with its [IMG] tokens and the end behind it."""
-    answer, room = _words(mllm, answer), mllm.length - len(question) - len(mllm.image_ids) - 1
+    answer, room = _words(mllm, answer), (length or mllm.length) - len(question) - len(mllm.image_ids) - 1
     while len(mllm.ids(answer)) > room:
         answer = _shorter(mllm, answer, room)
     return answer
@@ -143,6 +147,12 @@ def _shorter(mllm: Mllm, text: str, tokens: int) -> str:
     places = mllm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     whole = min((start for start, _ in places[max(0, tokens) :]), default=len(text))
     return text[: min(whole, len(text) - 1)]
+
+
+def _unread(mllm: Mllm, words: str) -> bool:
+    """Whether most of the words' tokens are those of unknown words."""
+    ids = mllm.ids(_words(mllm, words))
+    return 2 * ids.count(mllm.tokenizer.unk_token_id) >= len(ids)
 
 
 def _words(mllm: Mllm, text: str) -> str:
