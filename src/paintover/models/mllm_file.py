@@ -95,6 +95,8 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
 @torch.no_grad()
 def _try(mllm: Mllm) -> None:
     """Shows it a grey picture: what does not go together fails here, and not in an edit."""
+    if mllm.model.config.text_config.num_hidden_layers < 1:
+        raise ValueError("it has no layers")
     view_CHW = mllm.see(np.full((8, 8, 3), 127, np.uint8))
     asked = mllm.asked([mllm.question("", True)], [""])
     states_BLD = mllm.hidden(asked, mllm.look(view_CHW[None]))
