@@ -55,7 +55,7 @@ def test_two_processes_learn_what_one_does(tiny_world, text, tiny_recipe):
 def test_rows_are_what_they_say(tiny_world, text, tiny_recipe):
     """Without a source its pixels are zeros; the weight is 1, and more where a part of the picture is changed."""
     batch = _batches(tiny_world, text, tiny_recipe, batch=150)[0]
-    told, weight = batch["told_B"].bool(), batch["weight_B1HW"]
+    told, weight = batch["shown_B"].bool(), batch["weight_B1HW"]
     assert not told.all()
     assert batch["source_BCHW"][~told].abs().max() == 0
     assert batch["target_BCHW"].min() >= -1
@@ -131,7 +131,7 @@ def test_the_loss_is_the_weighed_error_of_the_clean_latents(tiny_world, text, ti
 
     found = denoiser._loss(Constant(), PixelUnshuffleCodec(4), batch, recipe, 1, Share(), Accelerator())
     source, target, weight = (batch[key].numpy().astype(np.float64) for key in ("source_BCHW", "target_BCHW", "weight_B1HW"))
-    told = batch["told_B"].numpy()[:, None, None, None]
+    told = batch["shown_B"].numpy()[:, None, None, None]
     expected = (weight * (2 * source * told + 0.25 - 2 * target) ** 2).mean()
     assert float(found) == pytest.approx(expected, rel=1e-5)
     # What the network is shown: noisy latents at level t beside the unscaled source.

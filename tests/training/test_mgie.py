@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,14 +17,19 @@ from paintover.datasets import open_dataset
 from paintover.errors import PaintoverError
 from paintover.models import bundle as bundles
 from paintover.models.bundle import load
-from paintover.models.mllm_file import load_mllm
+from paintover.models.mllm import Asked
+from paintover.models.mllm_file import load_mllm, save_mllm
 from paintover.models.tiny import _mgie, tiny
 from paintover.training import checkpoint
 from paintover.training.batches import Share
-from paintover.training.mgie import Learner, _drawn, _latents, answered, dropped, train
-from paintover.training.mgie_batches import SORTS, MgieBatches
+from paintover.training.export import add_language
+from paintover.training.mgie import _drawn, _latents, train
+from paintover.training.mgie_batches import SORTS, MgieBatches, Row, together
+from paintover.training.mgie_network import Learner, answered, dropped, frozen
 from paintover.training.mgie_pairs import PairBatches
 from paintover.training.mgie_recipe import MgieRecipe
+from paintover.training.recipe import settle
+from paintover.training.states import States
 
 SMALL = {"size": 32, "batch": 8, "warmup": 1, "steps": 4, "checkpoint_every": 2, "seed": 5}
 MIXED = {"captions": 0.125, "instruct": 0.25, "unseen": 0.25}  # of 8 rows 1, 2, 2, and 3 that are seen
@@ -200,7 +206,7 @@ def test_rows_are_of_four_sorts_in_their_order(tiny_world, bundle, recipe):
     assert batches.sorts == ["captions", "instruct", "instruct", "unseen", "unseen", "seen", "seen", "seen"]
     assert set(batches.sorts) == set(SORTS)
     batch = batches[4]
-    assert batch["told_B"].tolist() == [0.0, *[1.0] * 7]
+    assert batch["shown_B"].tolist() == [0.0, *[1.0] * 7]
     assert len(batch["tokens_KLD"]) == 4  # three rows, and no words at all
     assert torch.equal(batch["tokens_KLD"][-1], bundle.text.encode([""])[0][0])
     assert len(batch["asked"]["ids_BL"]) == 5
@@ -212,6 +218,24 @@ def test_rows_are_of_four_sorts_in_their_order(tiny_world, bundle, recipe):
     batch = _batches(tiny_world, bundle, published)[0]
     assert batch["tokens_KLD"] is None
     assert len(batch["pixels_SCHW"]) == 8
+
+
+def test_words_of_a_dataset_are_words_and_are_cut(bundle, recipe):
+    """What the model has special tokens for shows no picture and teaches no [IMG] token; a long text kills no run."""
+    mllm, black = bundle.mllm(), np.zeros((32, 32, 3), np.float32)
+    texts = [("<im_patch> make it [IMG0] <im_end> ripe", "paint [IMG1] it <im_patch> red"), ("make it ripe " * 400,) * 2]
+    rows = [("seen", Row(black, black, black[..., 0], 1.0, (0.0, 1.0), *words)) for words in texts]
+    asked = together(rows, mllm, States(bundle.text))["asked"]
+    image_token = mllm.model.config.image_token_id
+    for ids, mask, labels, images in zip(
+        *(asked[name] for name in ("ids_BL", "mask_BL", "labels_BL", "images_BN")), strict=True
+    ):
+        assert (ids == image_token).sum() == mllm.patches
+        assert [i for i in ids.tolist() if i in mllm.image_ids] == mllm.image_ids
+        assert ids[images + 1].tolist() == mllm.image_ids
+        assert labels[mask.bool()][-1] == mllm.tokenizer.eos_token_id
+    assert asked["mask_BL"].sum(dim=1).max() <= 512
+    mllm.hidden(Asked(**asked), mllm.look(torch.zeros(2, 3, mllm.size, mllm.size)))
 
 
 def test_rows_of_ids_are_filled_up_to_a_multiple_of_16(tiny_world, bundle, recipe):
@@ -230,7 +254,7 @@ def test_a_batch_depends_on_the_step_alone_and_processes_share_its_rows(tiny_wor
     whole = _batches(tiny_world, bundle, recipe)[7]
     again = _batches(tiny_world, bundle, recipe)
     again[6]
-    for key in ("source_BCHW", "target_BCHW", "weight_B1HW", "told_B", "levels_B2"):
+    for key in ("source_BCHW", "target_BCHW", "weight_B1HW", "shown_B", "levels_B2"):
         assert torch.equal(again[7][key], whole[key])
         for rank in range(2):
             share = _batches(tiny_world, bundle, recipe, Share(rank, 2))[7]
@@ -348,7 +372,7 @@ def test_a_dataset_is_gone_through_in_another_order_each_epoch(pairs_folder, bun
         assert np.allclose(row.source, 10 * i / 255, atol=1e-3)
         assert np.allclose(row.target, 1 - 10 * i / 255, atol=1e-3)
         assert row.source.shape == row.target.shape == (32, 32, 3)
-        assert (row.told, row.levels, float(row.weight.min()), float(row.weight.max())) == (1.0, (0.0, 1.0), 1.0, 1.0)
+        assert (row.shown, row.levels, float(row.weight.min()), float(row.weight.max())) == (1.0, (0.0, 1.0), 1.0, 1.0)
 
 
 def test_both_pictures_of_a_pair_are_cut_alike(bundle, tmp_path):
@@ -391,3 +415,66 @@ def test_processes_share_a_datasets_rows(pairs_folder, bundle):
     nothing.rows = type("Filtered", (), {"__len__": lambda self: 0})()  # as scores can leave none
     with pytest.raises(PaintoverError, match="no pairs"):
         PairBatches(nothing, bundle.mllm(), bundle.text, recipe)
+
+
+def test_computing_activations_again_changes_no_gradient(tiny_world, folder, recipe):
+    """And it is done: the blocks of the language model, and of the UNet, run once more on the way back."""
+    found = []
+    for checkpointing in (False, True):
+        bundle = load(folder, device="cpu")
+        own = recipe.model_copy(update={"checkpointing": checkpointing})
+        mllm = load_mllm(folder, torch.device("cpu"))
+        learner = Learner(bundle, mllm, own)
+        learner.net.train()
+        calls: list[str] = []
+        mllm.model.model.language_model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append("block"))
+        resnet = learner.unet.down_blocks[0].resnets[0].conv1
+        resnet.register_forward_pre_hook(lambda *_, calls=calls: calls.append("unet"))
+        losses = _losses(learner, bundle, MgieBatches(*tiny_world, mllm, bundle.text, own)[1], own)
+        (losses["words"] + losses["edit"]).backward()
+        found.append(([p.grad for p in learner.parameters()], calls))
+    assert sorted(found[0][1]) == ["block", "unet"]
+    assert sorted(found[1][1]) == ["block", "block", "unet", "unet"]
+    for plain, again in zip(found[0][0], found[1][0], strict=True):
+        assert plain is again is None or torch.allclose(plain, again, atol=1e-6)
+
+
+def test_what_does_not_learn_must_stay_what_it_was(tmp_path, tiny_world, folder, recipe):
+    """A run goes on, and into a bundle, beside the weights that it was trained on; one from before that was noted does, too."""
+    bundle, short = load(folder, device="cpu"), recipe.model_copy(update={"steps": 1})
+    run, longer = tmp_path / "run", recipe.model_copy(update={"steps": 2})
+    train(run, short, bundle, _batches(tiny_world, bundle, short), workers=0)
+    other = load_mllm(folder, torch.device("cpu"))
+    noted = checkpoint.facts(checkpoint.latest(run / "state"))["frozen"]
+    assert noted == frozen(other, recipe)
+    with torch.no_grad():
+        other.model.lm_head.weight.add_(1)  # which learns
+        assert noted == frozen(other, recipe)
+        other.model.model.language_model.norm.weight[0] += 1
+    assert noted != frozen(other, recipe)
+    batches = MgieBatches(*tiny_world, other, bundle.text, longer)
+    with pytest.raises(PaintoverError, match="other frozen weights"):
+        train(run, longer, bundle, batches, workers=0)
+    copied = tmp_path / "other"
+    shutil.copytree(folder, copied)
+    shutil.rmtree(copied / "mgie")
+    save_mllm(other, copied)
+    with pytest.raises(PaintoverError, match="another language model"):
+        add_language(run, copied)
+    facts = checkpoint.latest(run / "state") / "facts.json"
+    facts.write_text(json.dumps({k: v for k, v in json.loads(facts.read_text()).items() if k != "frozen"}))
+    add_language(run, copied)
+
+
+def test_shares_of_a_batch_are_no_more_than_all_of_it(tmp_path):
+    assert MgieRecipe(captions=0.1, instruct=0.2, unseen=0.7, batch=10).rows()["seen"] == 0
+    with pytest.raises(PaintoverError, match=r"captions 0.6, instruct 0.5, unseen 0 are .* 1.1; expected at most 1$"):
+        settle(tmp_path, {"captions": "0.6", "instruct": "0.5"}, MgieRecipe)
+    with pytest.raises(PaintoverError, match="batch of 2"):
+        settle(tmp_path, {"captions": 1 / 3, "instruct": 1 / 3, "unseen": 1 / 3, "batch": 2}, MgieRecipe)
+
+
+def test_without_expressive_instructions_the_answer_is_its_tokens_alone(tiny_world, bundle, recipe):
+    batch, mllm = _batches(tiny_world, bundle, recipe.model_copy(update={"silent": True}))[0], bundle.mllm()
+    for labels in batch["asked"]["labels_BL"]:
+        assert labels[labels != -100].tolist() == [*mllm.image_ids, mllm.tokenizer.eos_token_id]

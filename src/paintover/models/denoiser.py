@@ -158,7 +158,7 @@ class Denoiser:
         return a_B111.sqrt() * x0_BCHW + (1 - a_B111).sqrt() * noise_BCHW
 
     def target(self, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
-        """What is to be predicted of `noised` latents: the noise, v, or x0 (which "change" and "blend" mean by what they say)."""
+        """What is to be predicted of `noised` latents: the noise, v, or x0 (also of "change" and "blend")."""
         if self.prediction == "epsilon":
             return noise_BCHW
         if self.prediction == "v_prediction":

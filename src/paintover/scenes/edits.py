@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +52,12 @@ def train_mix(captions: float) -> dict[str, float]:
     scale = (1 - captions) / sum(EDIT_MIX.values())
     edited = {kind: scale * share for kind, share in EDIT_MIX.items()}
     return {**edited, "settled": captions * SETTLED, "free": captions * (1 - SETTLED)}
+
+
+def drawn(mix: Mapping[str, float], rng: np.random.Generator) -> str:
+    """A kind of edit by its share of the mix; "look" becomes one of the looks."""
+    kind = str(rng.choice(list(mix), p=list(mix.values())))
+    return str(rng.choice(list(LOOKS))) if kind == "look" else kind
 
 
 def changed(

@@ -54,8 +54,13 @@ def load(checkpoint: Path, model: nn.Module, ema: nn.Module, optimiser: torch.op
         i, name = key.split(".", 1)
         state.setdefault(int(i), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    facts: dict[str, Any] = json.loads((checkpoint / "facts.json").read_text())
-    return facts
+    return facts(checkpoint)
+
+
+def facts(checkpoint: Path) -> dict[str, Any]:
+    """What was kept beside the tensors: the step, the recipe, and what else the run had to say."""
+    kept: dict[str, Any] = json.loads((checkpoint / "facts.json").read_text())
+    return kept
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

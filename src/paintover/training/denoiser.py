@@ -7,27 +7,23 @@ The loss is the squared error of x0 in latent space, weighed up where an edit of
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
-from paintover.errors import PaintoverError
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.denoiser import clean, seen
 from paintover.models.text import TextEncoder
 from paintover.path.schedule import Schedule
-from paintover.training import checkpoint
-from paintover.training.averaging import follow
 from paintover.training.batches import SceneBatches, Share
-from paintover.training.log import Log
+from paintover.training.loop import begin, learn
 from paintover.training.network import SCHEDULER, begin_from, build_unet
-from paintover.training.recipe import Recipe, check_resumes, write
-from paintover.training.stopping import anywhere, asked_to_stop, ignore_signals
+from paintover.training.recipe import Recipe
 
 TIMESTEPS = 1000
 ALPHAS_CUMPROD = torch.tensor(Schedule.from_config(SCHEDULER).alphas_cumprod, dtype=torch.float32)
@@ -40,59 +36,18 @@ def train(out: Path, recipe: Recipe, root: Path, photos: Path | None, text: Text
     checkpoint first. Logs go to out/log.jsonl and, for TensorBoard, out/board. Under `accelerate launch` each process
     makes and learns its share of every batch. Raises PaintoverError when the folder holds a run of another recipe.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available())
-    share = Share(accelerator.process_index, accelerator.num_processes)
-    if recipe.batch % share.world:
-        raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {share.world} processes")
-    torch.manual_seed(recipe.seed)
+    accelerator, share = begin(recipe)
     unet = build_unet(recipe, text.width)
-    last = checkpoint.latest(out / "state")
-    if last:
-        check_resumes(out, recipe)
-    elif recipe.init:
-        begin_from(unet, Path(recipe.init))
-    ema = copy.deepcopy(unet).requires_grad_(False)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    step = checkpoint.load(last, unet, ema, optimiser)["step"] if last else 0
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write(out, recipe)
-    unet, optimiser = accelerator.prepare(unet, optimiser)
-    plain = accelerator.unwrap_model(unet)
-    ema.to(accelerator.device)
     codec = PixelUnshuffleCodec(recipe.factor).to(accelerator.device)
 
-    batches = SceneBatches(root, photos, text, recipe, share)
-    loader = DataLoader(
-        Subset(batches, range(step, recipe.steps)),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=ignore_signals,
-    )
-    log = Log(out, step, recipe.batch) if accelerator.is_main_process else None
-    with asked_to_stop() as asked:
-        for batch in loader:
-            loss = _loss(unet, codec, batch, recipe, step, share, accelerator)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(step)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(unet.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            step += 1
-            follow(ema, plain, recipe.ema, step)
-            if log:
-                log.add(step, loss)
-            stop = anywhere(bool(asked), accelerator)
-            if (step % recipe.checkpoint_every == 0 or step == recipe.steps or stop) and accelerator.is_main_process:
-                checkpoint.save(out / "state", step, plain, ema, optimiser.optimizer, {"recipe": recipe.model_dump()})
-            if stop:
-                break
-    accelerator.wait_for_everyone()
-    found = checkpoint.latest(out / "state")
-    assert found is not None
-    return found
+    def losses(learner: nn.Module, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return _loss(learner, codec, batch, recipe, step, share, accelerator), {}
+
+    return learn(
+        out, recipe, accelerator, unet, unet, optimiser, SceneBatches(root, photos, text, recipe, share), losses,
+        from_init=partial(begin_from, unet, Path(recipe.init)) if recipe.init else None, workers=workers,
+    )  # fmt: skip
 
 
 def _loss(
@@ -118,9 +73,9 @@ def _loss(
     level_B = (low + torch.rand(rows, generator=generator) * (1 - low))[mine]  # of a row's own range, 0 to 1
     first_B, last_B = batch["levels_B2"].cpu().unbind(1)
     t_B = ((first_B + level_B * (last_B - first_B)) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
-    told_B111 = batch["told_B"].view(-1, 1, 1, 1)
+    shown_B111 = batch["shown_B"].view(-1, 1, 1, 1)
     target_BCHW = codec.encode(batch["target_BCHW"])
-    image_BCHW = codec.encode(batch["source_BCHW"]) / codec.scale * told_B111  # unscaled: InstructPix2Pix's convention
+    image_BCHW = codec.encode(batch["source_BCHW"]) / codec.scale * shown_B111  # unscaled: InstructPix2Pix's convention
     noise_BCHW = torch.randn((rows, *target_BCHW.shape[1:]), generator=generator)[mine].to(device)
     a_B111 = ALPHAS_CUMPROD[t_B].view(-1, 1, 1, 1).to(device)
     x_BCHW = a_B111.sqrt() * target_BCHW + (1 - a_B111).sqrt() * noise_BCHW
@@ -132,7 +87,7 @@ def _loss(
     if recipe.sigma_data is not None:
         x0_BCHW = seen(x0_BCHW, x_BCHW, a_B111, recipe.sigma_data, image_BCHW)
         # EDM's 1 / c_out^2, which is 1 where noise is strong: at low noise little is left of the error of a guess.
-        weight_BCHW = weight_BCHW * torch.where(told_B111 > 0, 1.0, 1 + a_B111 * recipe.sigma_data**2 / (1 - a_B111))
+        weight_BCHW = weight_BCHW * torch.where(shown_B111 > 0, 1.0, 1 + a_B111 * recipe.sigma_data**2 / (1 - a_B111))
     return (weight_BCHW * (x0_BCHW - target_BCHW).square()).mean()
 
 

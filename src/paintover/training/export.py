@@ -22,8 +22,11 @@ from paintover.models.text import SentenceText
 from paintover.training import checkpoint, recipe
 from paintover.training.language_network import as_module, build
 from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.mgie_network import frozen
 from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.network import SCHEDULER, averaged_weights, build_unet
+
+_LANGUAGE: tuple[type[LanguageRecipe | MgieRecipe], ...] = (LanguageRecipe, MgieRecipe)  # what runs teach language models by
 
 
 def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: dict[str, dict[str, Any]]) -> str:
@@ -89,13 +92,16 @@ def add_language(run: Path, folder: Path) -> tuple[str, int]:
     whole whenever this is killed. Raises PaintoverError where run and bundle do not go together.
     """
     folder = folder.resolve()
-    joint = "denoiser_lr" in (read_json(run, "recipe.json") if (run / "recipe.json").is_file() else {})
-    trained = recipe.read(run, MgieRecipe) if joint else recipe.read(run, LanguageRecipe)
-    if trained is None or checkpoint.latest(run / "state") is None:
+    trained = recipe.read(run, *_LANGUAGE)
+    last = checkpoint.latest(run / "state")
+    if trained is None or last is None:
         raise PaintoverError(f"{run} holds no checkpoint; train there first")
     bundle = load(folder, device="cpu")
     modules = _taught(bundle, trained) if isinstance(trained, LanguageRecipe) else _learnt(bundle, trained)
     mllm, unet = modules.pop("mllm"), modules.get("unet")
+    learnt_beside = checkpoint.facts(last).get("frozen")
+    if isinstance(trained, MgieRecipe) and learnt_beside not in (None, frozen(mllm, trained)):
+        raise PaintoverError(f"{folder} has another language model than the bundle that {run} began with ({trained.init})")
     try:
         for name, state in _by_part(averaged_weights(run), modules).items():
             modules[name].float().load_state_dict(state)

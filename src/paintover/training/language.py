@@ -7,29 +7,21 @@ to the expressive instruction. `train mgie` then takes the pictures themselves a
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
 
-from paintover.errors import PaintoverError
 from paintover.models.mllm import Asked, Mllm
 from paintover.models.text import SentenceText
-from paintover.training import checkpoint
-from paintover.training.averaging import follow
-from paintover.training.batches import Share
+from paintover.training.answers import cross_entropy, predicted
 from paintover.training.language_batches import LanguageBatches
 from paintover.training.language_network import as_module, begin_from, build
 from paintover.training.language_recipe import LanguageRecipe
-from paintover.training.log import Log
-from paintover.training.recipe import check_resumes, write
-from paintover.training.stopping import anywhere, asked_to_stop, ignore_signals
+from paintover.training.loop import begin, learn
 
 GROUND = 0.25  # weight of a patch that no thing covers, as most are
 
@@ -41,65 +33,24 @@ def train(
 
     tokenizer: the tokenizer.json of `text`, the denoiser's sentence encoder, whose words the language model shares.
     """
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a process's share may ask nothing of a part
-    accelerator = Accelerator(
-        mixed_precision="bf16" if recipe.bf16 else "no", cpu=not torch.cuda.is_available(), kwargs_handlers=[unused]
-    )
-    share = Share(accelerator.process_index, accelerator.num_processes)
-    if recipe.batch % share.world:
-        raise PaintoverError(f"batch is {recipe.batch}; expected a multiple of the {share.world} processes")
-    torch.manual_seed(recipe.seed)
+    accelerator, share = begin(recipe, unused=True)
     mllm = build(tokenizer, text, recipe)
     if accelerator.device.type == "cpu":
         mllm.model.set_attn_implementation("eager")  # its backward is faster on a CPU than that of the fused kernel
     batches = LanguageBatches(root, photos, mllm, text, recipe, share)
     net = as_module(mllm)
     net["patches"] = nn.Linear(recipe.vision[-1], 1 + len(batches.assets.classes))
-    last = checkpoint.latest(out / "state")
-    if last:
-        check_resumes(out, recipe)
-    elif recipe.init:
-        begin_from(net, Path(recipe.init))
-    ema = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
-    step = checkpoint.load(last, net, ema, optimiser)["step"] if last else 0
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write(out, recipe)
-    learner, optimiser = accelerator.prepare(Learner(net, mllm, recipe), optimiser)
-    ema.to(accelerator.device)
-    loader = DataLoader(
-        Subset(batches, range(step, recipe.steps)),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=ignore_signals,
-    )
-    log = Log(out, step, recipe.batch) if accelerator.is_main_process else None
-    net.train()
-    with asked_to_stop() as asked:
-        for batch in loader:
-            counts_3 = accelerator.reduce(counted(batch).to(accelerator.device), "mean")
-            loss, parts = learner(batch, counts_3)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(step)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(learner.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            step += 1
-            follow(ema, net, recipe.ema, step)
-            if log:
-                log.add(step, loss, parts)
-            stop = anywhere(bool(asked), accelerator)
-            if (step % recipe.checkpoint_every == 0 or step == recipe.steps or stop) and accelerator.is_main_process:
-                checkpoint.save(out / "state", step, net, ema, optimiser.optimizer, {"recipe": recipe.model_dump()})
-            if stop:
-                break
-    accelerator.wait_for_everyone()
-    found = checkpoint.latest(out / "state")
-    assert found is not None
-    return found
+
+    def losses(learner: nn.Module, batch: dict[str, Any], _: int) -> tuple[Tensor, dict[str, Tensor]]:
+        counts_3: Tensor = accelerator.reduce(counted(batch).to(accelerator.device), "mean")
+        loss, parts = learner(batch, counts_3)
+        return loss, parts
+
+    return learn(
+        out, recipe, accelerator, net, Learner(net, mllm, recipe), optimiser, batches, losses,
+        from_init=partial(begin_from, net, Path(recipe.init)) if recipe.init else None, workers=workers,
+    )  # fmt: skip
 
 
 class Learner(nn.Module):
@@ -133,9 +84,7 @@ class Learner(nn.Module):
             if not (self.recipe.instruction_loss or self.recipe.align_loss):
                 continue  # it learns to look and nothing else
             states_BLD = self.mllm.hidden(asked, looked)
-            said, labels_K = _answers(asked.labels_BL)
-            logits_KV = self.mllm.model.lm_head(states_BLD[:, :-1][said]).float()
-            words = words + functional.cross_entropy(logits_KV, labels_K, reduction="sum")
+            words = words + cross_entropy(self.mllm.model.lm_head, states_BLD, asked.labels_BL)
             if rows["tokens_BLD"] is not None:
                 count = len(rows["tokens_BLD"])
                 u_BLD = self.mllm.guide(self.mllm.at_images(states_BLD, asked)[:count]).float()
@@ -150,13 +99,7 @@ def counted(batch: dict[str, Any]) -> Tensor:
     counts_3 = torch.zeros(3)
     for rows in filter(None, (batch["seen"], batch["unseen"])):
         told, patches = rows["tokens_BLD"], rows["patches_BN"]
-        counts_3[0] += len(_answers(rows["labels_BL"])[1])
+        counts_3[0] += len(predicted(rows["labels_BL"])[1])
         counts_3[1] += 0 if told is None else len(told)
         counts_3[2] += 0 if patches is None else torch.where(patches > 0, 1.0, GROUND).sum()
     return counts_3
-
-
-def _answers(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Which positions predict a token of the answer (but for the last, which predicts nothing), and those tokens."""
-    said_BL = labels_BL[:, 1:] != -100
-    return said_BL, labels_BL[:, 1:][said_BL]

@@ -16,13 +16,17 @@ from paintover.models.mllm import Mllm
 from paintover.models.text import TextEncoder
 from paintover.scenes import ambiguous, edits, words
 from paintover.scenes.assets import Assets
-from paintover.scenes.looks import LOOKS
 from paintover.scenes.scene import COLOURS, Scene, random_scene
 from paintover.training.batches import LENGTHS, Share
 from paintover.training.language_recipe import LanguageRecipe
+from paintover.training.states import States
 
 CAPTION = "what is in this image?{image} :"
+# Not the shares of `edits` and `ambiguous`, which are for learning to draw: to be said, a rare kind needs as many examples as
+# a common one, and "which" has the most to look at. The shipped model learnt with these.
 EXPLICIT = {"remove": 0.2, "replace": 0.2, "recolour": 0.15, "add": 0.15, "place": 0.05, "nothing": 0.05, "look": 0.2}
+_AMBIGUOUS = np.array([3.0 if kind == "which" else 0.5 if kind == "later" else 1.0 for kind in ambiguous.AMBIGUOUS])
+_AMBIGUOUS /= _AMBIGUOUS.sum()
 
 
 class LanguageBatches(Dataset[dict[str, Any]]):
@@ -44,8 +48,8 @@ class LanguageBatches(Dataset[dict[str, Any]]):
         share: Share = Share(),
     ) -> None:
         self.assets = Assets(root, "train", photos)
-        self.mllm, self.text, self.recipe, self.share = mllm, text, recipe, share
-        self._known: dict[str, Tensor] = {}
+        self.mllm, self.recipe, self.share = mllm, recipe, share
+        self._states, self._queries = States(text), int(mllm.head.config["queries"])
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         unseen = round(self.recipe.unseen * self.recipe.batch)
@@ -61,8 +65,7 @@ class LanguageBatches(Dataset[dict[str, Any]]):
             scene = self._described(rng)
             return self._asked("", words.caption(scene), scene, CAPTION)
         if rng.random() < self.recipe.explicit:
-            kind = str(rng.choice(list(EXPLICIT), p=list(EXPLICIT.values())))
-            kind = str(rng.choice(list(LOOKS))) if kind == "look" else kind
+            kind = edits.drawn(EXPLICIT, rng)
         else:
             kind = str(rng.choice(ambiguous.AMBIGUOUS, p=_AMBIGUOUS))
         case = edits.make(kind, self.assets, rng, self.recipe.sides)
@@ -115,20 +118,10 @@ class LanguageBatches(Dataset[dict[str, Any]]):
         return {
             **joined,
             "images_BN": torch.cat([a.images_BN for a in asked]),
-            "tokens_BLD": torch.stack([self._states(r["meant"]) for r in told]) if told else None,
+            "tokens_BLD": torch.stack([self._states(r["meant"])[0][: self._queries] for r in told]) if told else None,
             "pixels_BCHW": torch.stack([r["pixels"] for r in rows]) if rows[0]["pixels"] is not None else None,
             "patches_BN": torch.stack([r["patches"] for r in rows]) if rows[0]["pixels"] is not None else None,
         }
-
-    def _states(self, text: str) -> Tensor:
-        if text not in self._known:
-            length: int = self.mllm.head.config["queries"]
-            self._known[text] = self.text.encode([text])[0][0, :length]
-        return self._known[text]
-
-
-_AMBIGUOUS = np.array([3.0 if kind == "which" else 0.5 if kind == "later" else 1.0 for kind in ambiguous.AMBIGUOUS])
-_AMBIGUOUS /= _AMBIGUOUS.sum()
 
 
 def _longer(rows_BL: Tensor, length: int, value: int) -> Tensor:

@@ -24,7 +24,9 @@ class LanguageRecipe(Run):
     head_width: int = Field(192, ge=4, multiple_of=4, description="width of the edit head")
     head_layers: int = Field(4, ge=1, description="layers of its encoder, and of its decoder")
     queries: int = Field(32, ge=1, description="token states it makes: as many as the text encoder")
-    expressive: bool = Field(True, description="say what is meant before the [IMG] tokens (off: the ablation without L_ins)")
+    expressive: bool = Field(
+        True, description="say what is meant before the [IMG] tokens (off: without expressive instructions)"
+    )
     image_tokens: int = Field(8, ge=1, description="[IMG] tokens")
     instruction_loss: float = Field(1.0, ge=0, description="weight of the cross-entropy of the answers (L_ins)")
     align_loss: float = Field(1.0, ge=0, description="weight of the edit head's error against the text encoder's states")

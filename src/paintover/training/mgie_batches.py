@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from paintover.models.answering import beside, question
 from paintover.models.mllm import Mllm
 from paintover.models.text import TextEncoder
 from paintover.scenes import ambiguous, edits
 from paintover.scenes.assets import Assets
 from paintover.scenes.edits import Case
-from paintover.scenes.looks import LOOKS, Pixels
-from paintover.training.batches import LENGTHS, LEVELS, Share
+from paintover.scenes.looks import Pixels
+from paintover.training.batches import LENGTHS, LEVELS, Share, pixels, weighed
 from paintover.training.mgie_recipe import MgieRecipe
+from paintover.training.states import States
 
+_TOKENS = 512  # that a row has at most, as MGIE's; more where the picture alone takes most of them
 SORTS = ("captions", "instruct", "unseen", "seen")
-_REMEMBERED = 5_000  # texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Row:
     source: Pixels
     target: Pixels
     weight: NDArray[np.float32]
-    told: float
+    shown: float
     levels: tuple[float, float]
     words: str
     meant: str
@@ -41,7 +42,7 @@ class Row:
 class MgieBatches(Dataset[dict[str, Any]]):
     """Item `step` is this process's share of that step's rows: SORTS in their order, as many of each as the recipe says.
 
-    source_BCHW, target_BCHW: pixels in [-1, 1], size × size. weight_B1HW: of the error. told_B: 1 where a source is shown.
+    source_BCHW, target_BCHW: pixels in [-1, 1], size × size. weight_B1HW: of the error. shown_B: 1 where a source is shown.
     levels_B2: from which to which noise level, 0 to 1, the row is learnt. tokens_KLD, pooled_KD: the text encoder's states of
     the first rows, and one more of no words at all. asked: `models.mllm.Asked` of the others by field, or None. pixels_SCHW: of
     the last S rows, as the vision tower takes them, or None.
@@ -64,17 +65,13 @@ class MgieBatches(Dataset[dict[str, Any]]):
     def __getitem__(self, step: int) -> dict[str, Any]:
         mine = range(self.share.rank, self.recipe.batch, self.share.world)
         rows = [(self.sorts[r], self.row(self.sorts[r], np.random.default_rng([self.recipe.seed, step, r]))) for r in mine]
-        return together(rows, self.mllm, self._states)
+        return together(rows, self.mllm, self._states, self.recipe.silent)
 
     def row(self, sort: str, rng: np.random.Generator) -> Row:
         case = self._case(sort, rng)
-        source, target = case.render(self.recipe.size)
-        made = case.before is None
-        without = replace(case.after, objects=()).render(self.recipe.size) if made else source
-        mask = edits.changed(without, target)
-        weight = 1 + (3 if made else 5) * mask * (1 - mask.mean())  # a look changes everything, and weighs 1
+        source, target, weight = weighed(case, self.recipe.size)
         levels = LEVELS.get(case.kind, (0.0, 1.0))
-        return Row(source, target, weight.astype(np.float32), float(not made), levels, case.instruction, case.meant)
+        return Row(source, target, weight, float(case.before is not None), levels, case.instruction, case.meant)
 
     def _case(self, sort: str, rng: np.random.Generator) -> Case:
         if sort == "captions":
@@ -82,38 +79,20 @@ class MgieBatches(Dataset[dict[str, Any]]):
         elif rng.random() < self.recipe.ambiguous:
             kind = str(rng.choice(ambiguous.AMBIGUOUS, p=ambiguous.SHARES))
         else:
-            mix = edits.train_mix(0.0)
-            kind = str(rng.choice([*mix], p=[*mix.values()]))
-            kind = str(rng.choice(list(LOOKS))) if kind == "look" else kind
+            kind = edits.drawn(edits.train_mix(0.0), rng)
         return edits.make(kind, self.assets, rng, self.recipe.sides)
 
 
-class States:
-    """The text encoder's states of one text, tokens_LD and pooled_D or None, remembered for as many texts as fit."""
-
-    def __init__(self, text: TextEncoder) -> None:
-        self.text = text
-        self._known: dict[str, tuple[Tensor, Tensor | None]] = {}
-
-    def __call__(self, text: str) -> tuple[Tensor, Tensor | None]:
-        if text not in self._known:
-            tokens_BLD, pooled_BD = self.text.encode([text])
-            self._known[text] = tokens_BLD[0], None if pooled_BD is None else pooled_BD[0]
-            if len(self._known) > _REMEMBERED:
-                del self._known[next(iter(self._known))]
-        return self._known[text]
-
-
-def together(rows: list[tuple[str, Row]], mllm: Mllm, states: States) -> dict[str, Any]:
-    """Rows, by sort in the order of SORTS, as one batch."""
+def together(rows: list[tuple[str, Row]], mllm: Mllm, states: States, silent: bool = False) -> dict[str, Any]:
+    """Rows, by sort in the order of SORTS, as one batch. Where it is `silent`, answers are [IMG] tokens alone."""
     read = [row for sort, row in rows if sort in ("captions", "instruct")]
     asked = [(sort == "seen", row) for sort, row in rows if sort in ("unseen", "seen")]
     every = [row for _, row in rows]
     batch: dict[str, Any] = {
-        "source_BCHW": _pixels([row.source for row in every]),
-        "target_BCHW": _pixels([row.target for row in every]),
+        "source_BCHW": pixels([row.source for row in every]),
+        "target_BCHW": pixels([row.target for row in every]),
         "weight_B1HW": torch.from_numpy(np.stack([row.weight for row in every]))[:, None],
-        "told_B": torch.tensor([row.told for row in every]),
+        "shown_B": torch.tensor([row.shown for row in every]),
         "levels_B2": torch.tensor([row.levels for row in every]),
         "tokens_KLD": None, "pooled_KD": None, "asked": None, "pixels_SCHW": None,
     }  # fmt: skip
@@ -122,12 +101,11 @@ def together(rows: list[tuple[str, Row]], mllm: Mllm, states: States) -> dict[st
         batch["tokens_KLD"] = torch.stack(tokens)
         batch["pooled_KD"] = torch.stack(pooled) if pooled[0] is not None else None
     if asked:
-        questions = [mllm.question(row.words, seen) for seen, row in asked]
-        batch["asked"] = asdict(mllm.asked(questions, [row.meant for _, row in asked], multiple=LENGTHS))
+        # As when the model is used: special tokens in a dataset's words are no words, and what is too long is cut.
+        length = min(mllm.length, max(_TOKENS, mllm.patches + _TOKENS // 2))
+        questions = [question(mllm, row.words, seen, length)[0] for seen, row in asked]
+        told = [beside(mllm, ids, "" if silent else row.meant, length) for ids, (_, row) in zip(questions, asked, strict=True)]
+        batch["asked"] = asdict(mllm.asked(questions, told, multiple=LENGTHS))
         views = [mllm.see(np.rint(row.source * 255).astype(np.uint8)) for seen, row in asked if seen]
         batch["pixels_SCHW"] = torch.stack(views) if views else None
     return batch
-
-
-def _pixels(pictures: list[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous() * 2 - 1

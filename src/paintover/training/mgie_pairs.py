@@ -14,8 +14,9 @@ from paintover.models.mllm import Mllm
 from paintover.models.text import TextEncoder
 from paintover.scenes.looks import Pixels
 from paintover.training.batches import Share
-from paintover.training.mgie_batches import SORTS, Row, States, together
+from paintover.training.mgie_batches import SORTS, Row, together
 from paintover.training.mgie_recipe import MgieRecipe
+from paintover.training.states import States
 
 
 class PairBatches(Dataset[dict[str, Any]]):
@@ -40,13 +41,19 @@ class PairBatches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         mine = range(self.share.rank, self.recipe.batch, self.share.world)
-        return together([(self.sorts[r], self.row(step, r)) for r in mine], self.mllm, self._states)
+        rows = [(self.sorts[r], self.row(step, r)) for r in mine]
+        return together(rows, self.mllm, self._states, self.recipe.silent)
 
     def row(self, step: int, r: int) -> Row:
         epoch, i = divmod(step * self.recipe.batch + r, len(self.pairs))
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.pairs))
-        sample = self.pairs[int(self._order[1][i])]
+        try:
+            sample = self.pairs[int(self._order[1][i])]
+        except datasets.RowError as error:
+            raise PaintoverError(
+                f"{error}; mend it" + ("" if self.pairs.skip_broken else ", or train with --skip-broken")
+            ) from None
         along = float(np.random.default_rng([self.recipe.seed, step, r]).random())
         source, target = (_square(p.rgb_HWC, along, self.recipe.size) for p in (sample.source, sample.target))
         weight = np.ones(source.shape[:2], np.float32)

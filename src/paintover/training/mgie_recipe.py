@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paintover.training.recipe import Run, Side
 
@@ -31,7 +31,19 @@ class MgieRecipe(Run):
     instruction_loss: float = Field(1.0, ge=0, description="weight of L_ins")
     edit_loss: float = Field(0.5, ge=0, description="weight of L_edit")
     projector: bool = Field(False, description="train the projector W, too")
+    silent: bool = Field(False, description="answer with the [IMG] tokens alone: without expressive instructions")
+    checkpointing: bool = Field(False, description="less memory, a third more time: activations are computed again")
     schedule: Literal["cosine", "hold"] = Field("cosine", description="how the learning rate goes on after it has risen")
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        shares = {name: getattr(self, name) for name in ("captions", "instruct", "unseen")}
+        said = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+        if sum(shares.values()) > 1 + 1e-9:
+            raise ValueError(f"{said} are shares of the rows, and their sum is {sum(shares.values()):g}; expected at most 1")
+        if self.rows()["seen"] < 0:
+            raise ValueError(f"{said} of a batch of {self.batch} are more rows than it has; expected smaller shares of it")
+        return self
 
     def rate(self, step: int) -> float:
         """The share of each learning rate at this step."""

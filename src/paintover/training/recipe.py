@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paintover.errors import PaintoverError
 
-# What a run may change when it is resumed: nothing that has already been used.
-_OPEN = {"steps", "cooldown", "checkpoint_every"}
+# What a run may change when it is resumed: nothing that has already decided a number.
+_OPEN = {"steps", "cooldown", "checkpoint_every", "checkpointing"}
 
 Side = Annotated[float, Field(gt=0, le=1)]
 Width = Annotated[int, Field(ge=32, multiple_of=32)]
@@ -52,15 +52,26 @@ class Recipe(Run):
     sigma_data: float | None = Field(None, gt=0, description="how far off its pictures are told to be (models.denoiser.seen)")
 
 
-def read(run: Path, kind: type[R]) -> R | None:
-    """The recipe of a run's folder, None where there is none yet. Raises PaintoverError when it is not readable."""
+def read(run: Path, *kinds: type[R]) -> R | None:
+    """The recipe of a run's folder, of one of these kinds, which no two have the same fields; None where there is none yet.
+
+    Raises PaintoverError when it is not readable.
+    """
     file = run / "recipe.json"
     if not file.exists():
         return None
+    wrong: list[ValidationError] = []
     try:
-        return kind.model_validate_json(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        for kind in kinds:
+            try:
+                return kind.model_validate_json(text)
+            except ValidationError as error:
+                wrong.append(error)
+        nearest: ValueError = min(wrong, key=lambda error: error.error_count())
     except ValueError as error:
-        raise PaintoverError(f"{file} is no recipe: {' '.join(str(error).split())[:200]}") from None
+        nearest = error
+    raise PaintoverError(f"{file} is no recipe: {' '.join(str(nearest).split())[:200]}")
 
 
 def write(run: Path, recipe: Run) -> None:
@@ -81,6 +92,8 @@ def settle(run: Path, given: dict[str, Any], kind: type[R]) -> R:
         return kind.model_validate((before.model_dump() if before else {}) | given)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several fields together
+            raise PaintoverError(first["msg"].removeprefix("Value error, ")) from None
         raise PaintoverError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg'].lower()}") from None
 
 
