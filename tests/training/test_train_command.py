@@ -103,6 +103,13 @@ def test_train_mgie_goes_on_and_is_added_to_its_bundle(train, tiny_world, mgie_f
     assert (read(run, MgieRecipe).denoiser_lr, read(run, MgieRecipe).instruct) == (1e-4, 0.5)
     code, out, errors = train("mgie", "--out", tmp_path / "pairs", "--data", pairs_folder / "pairs.csv", *small, "--steps", 1)
     assert (code, out.strip()) == (0, str(tmp_path / "pairs" / "state" / "step-00000001")), errors
+    table = tmp_path / "renamed.csv"
+    table.write_text((pairs_folder / "pairs.csv").read_text().replace("source,", "from,", 1))
+    words = ("--column", "source=from", "--pictures", pairs_folder, "--steps", 1)
+    code, out, errors = train("mgie", "--out", tmp_path / "renamed", "--data", table, *small, *words)
+    assert code == 0, errors
+    code, _, errors = train("mgie", "--out", tmp_path / "split", "--data", table, *small, *words, "--split", "none")
+    assert (code, "none" in errors) == (2, True)
     before = describe(bundle, "bundle").defaults
     code, out, errors = train("add-language", run, bundle)
     assert (code, out.strip()) == (0, str(bundle)), errors

@@ -7,21 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from paintover.cli.pairs import Columns, Kind, Pictures, SkipBroken, columns_of
 from paintover.cli.shared import AsJson, Device, counted, plain, print_json, tell
 from paintover.cli.train import group
 from paintover.errors import RequestError
 
 _MOST = 300  # characters that are shown of an instruction
 Data = Annotated[Path, typer.Argument(help="A dataset's folder, or its table.")]
-Kind = Annotated[
-    str | None, typer.Option(help="instruct-pix2pix, magicbrush, mgie, parquet, table (default: what its files look like).")
-]
-Columns = Annotated[
-    list[str] | None, typer.Option("--column", metavar="WHAT=NAME", help="What a table calls a column: source=file_0, ...")
-]
-Pictures = Annotated[Path | None, typer.Option(help="The folder that a table names its pictures from (default: its own).")]
-
-SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out rows that cannot be read.")]
 
 
 @group.command()
@@ -44,7 +36,7 @@ def check_data(
     from paintover.datasets.opening import recognise, splits_of
 
     kind = kind or recognise(data)
-    options: dict[str, Any] = {"expressive": expressive, "columns": _columns(column), "pictures": pictures}
+    options: dict[str, Any] = {"expressive": expressive, "columns": columns_of(column), "pictures": pictures}
     names = splits_of(data, kind, options["columns"]) if split is None else (split,)
     found = []
     for name in names:
@@ -76,7 +68,7 @@ def unpack(
     from paintover.datasets import open_dataset
     from paintover.datasets.unpack import unpack as write
 
-    dataset = open_dataset(data, kind, split, columns=_columns(column), pictures=pictures, skip_broken=skip_broken)
+    dataset = open_dataset(data, kind, split, columns=columns_of(column), pictures=pictures, skip_broken=skip_broken)
     with counted("unpacking") as bar:
         table = write(dataset, out, bar)
     count = len(dataset) - len(dataset.skipped)
@@ -110,7 +102,7 @@ def expressive(
     from paintover.datasets.told import share_of
 
     number, count = _share(share)
-    dataset = open_dataset(data, kind, split, columns=_columns(column), pictures=pictures, skip_broken=skip_broken)
+    dataset = open_dataset(data, kind, split, columns=columns_of(column), pictures=pictures, skip_broken=skip_broken)
     from paintover.training.expressive import make
 
     with counted("saying what is meant") as bar:
@@ -141,16 +133,6 @@ def _print(part: Any) -> None:
 
 def _partly(part: Any) -> bool:
     return part.read + len(part.broken) < part.rows
-
-
-def _columns(given: list[str] | None) -> dict[str, str]:
-    columns = {}
-    for text in given or ():
-        what, equals, name = text.partition("=")
-        if not equals or not name:
-            raise RequestError(f"--column is {text!r}; expected WHAT=NAME, such as source=file_0")
-        columns[what] = name
-    return columns
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from paintover.cli.pairs import Columns, Kind, Pictures, SkipBroken, columns_of
 from paintover.cli.shared import Photos, World, app
 from paintover.errors import RequestError
 from paintover.training.language_recipe import LanguageRecipe
@@ -108,9 +109,12 @@ def mgie(
     *,
     out: RunFolder,
     data: Annotated[Path | None, typer.Option(help="A dataset of edits (default: the built-in world).")] = None,
-    kind: Annotated[str | None, typer.Option(help="Its layout (default: what its files look like).")] = None,
+    kind: Kind = None,
+    split: Annotated[str, typer.Option(help="Its split to learn from.")] = "train",
+    column: Columns = None,
+    pictures: Pictures = None,
     expressive: Annotated[Path | None, typer.Option(help="What `train expressive` made of it.")] = None,
-    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Pass over rows that cannot be read.")] = False,
+    skip_broken: SkipBroken = False,
     world: World = Path("world"),
     photos: Photos = None,
     workers: Workers = 1,
@@ -148,7 +152,9 @@ def mgie(
     else:
         from paintover.datasets import open_dataset
 
-        pairs = open_dataset(data, kind, expressive=expressive, skip_broken=skip_broken)
+        pairs = open_dataset(
+            data, kind, split, expressive=expressive, columns=columns_of(column), pictures=pictures, skip_broken=skip_broken
+        )
         batches = PairBatches(pairs, mllm, reader, recipe, share)
     _begins(out)
     print(train(out, recipe, bundle, batches, workers=workers))
@@ -227,6 +233,8 @@ def add_language(
 
 
 def _begins(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file; name a folder for the run")
     print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
 
 
