@@ -170,11 +170,13 @@ def test_two_processes_train_what_one_does(train, tiny_world, mgie_folder, tmp_p
         (["mgie", "--out", "run", "--init", "none"], "no bundle"),
         (["mgie", "--out", "run", "--schedule", "up"], "schedule"),
         (["text", "--out", "."], "exists"),
+        (["mgie", "--out", "file", "--world", "none"], "file is a file"),
         (["nonsense"], "nonsense"),
     ],
 )
 def test_bad_input_is_one_line(train, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     code, out, errors = train(*words)
     assert (code, out) == (2, "")
     assert said in errors

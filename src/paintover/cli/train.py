@@ -68,7 +68,7 @@ def scenes(
 
     On several devices: accelerate launch -m paintover train scenes ...
     """
-    recipe = settle(out, given, Recipe)
+    recipe = _settled(out, given, Recipe)
     _needs("accelerate", "tensorboard")
     from paintover.training.denoiser import train
     from paintover.training.text import load
@@ -93,7 +93,7 @@ def language(
 
     Stop it at any moment; the same command goes on. On several devices: accelerate launch -m paintover train language ...
     """
-    recipe = settle(out, given, LanguageRecipe)
+    recipe = _settled(out, given, LanguageRecipe)
     _needs("accelerate", "tensorboard")
     from paintover.training.language import train
     from paintover.training.text import load
@@ -125,7 +125,7 @@ def mgie(
     --init names the bundle to begin with, which has a language model already. Stop it at any moment; the same command goes on.
     On several devices: accelerate launch -m paintover train mgie ...
     """
-    recipe = settle(out, given, MgieRecipe)
+    recipe = _settled(out, given, MgieRecipe)
     _needs("accelerate", "tensorboard")
     import torch
     from accelerate import PartialState
@@ -219,6 +219,9 @@ def add_language(
     *,
     run: Annotated[Path, typer.Argument(help="The folder of a run of `train language` or `train mgie`.")],
     folder: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="How far the denoiser goes from the bundle's weights to the run's.")
+    ] = 1.0,
 ) -> None:
     """Put a trained language model into a bundle, which can then do mgie and lgie; an older one there is replaced.
 
@@ -227,14 +230,12 @@ def add_language(
     _needs("accelerate", "tensorboard")
     from paintover.training.export import add_language as add
 
-    fingerprint, size = add(run, folder)
+    fingerprint, size = add(run, folder, share)
     print(f"paintover: {size / 1e6:.1f} MB of language model; fingerprint {fingerprint}", file=sys.stderr)
     print(folder)
 
 
 def _begins(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"{out} is a file; name a folder for the run")
     print(f"paintover: training in {out}; log.jsonl and board/ tell how it goes, Ctrl-C stops it", file=sys.stderr)
 
 
@@ -244,3 +245,9 @@ def _needs(*packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise RequestError(f"training needs {' and '.join(missing)}: pip install 'paintover[train]'")
+
+
+def _settled(out: Path, given: dict[str, Any], kind: type[Run]) -> Any:
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file; name a folder for the run")
+    return settle(out, given, kind)
