@@ -356,7 +356,8 @@ def test_the_rates():
 
 
 def _pairs(folder, bundle, recipe, share=None, **more):
-    return PairBatches(open_dataset(folder / "pairs.csv", **more), bundle.mllm(), bundle.text, recipe, share or Share())
+    mllm = load_mllm(bundle.folder, torch.device("cpu"))
+    return PairBatches(open_dataset(folder / "pairs.csv", **more), mllm, bundle.text, recipe, share or Share())
 
 
 def test_a_dataset_is_gone_through_in_another_order_each_epoch(pairs_folder, bundle):
@@ -401,6 +402,16 @@ def test_a_dataset_is_trained_on_and_resumed(tmp_path, pairs_folder, folder):
     run(tmp_path / "killed", recipe)
     found, expected = _state(tmp_path / "killed"), _state(tmp_path / "straight")
     assert not [key for key in expected if not torch.equal(found[key], expected[key])]
+
+
+def test_a_broken_row_is_told_by_its_own_line(tmp_path, pairs_folder, bundle):
+    """Not by the traceback of the worker that met it."""
+    shutil.copytree(pairs_folder, tmp_path / "pairs")
+    (tmp_path / "pairs" / "source-3.png").write_text("no picture")
+    recipe = MgieRecipe(**SMALL)
+    with pytest.raises(PaintoverError, match=r"row.*--skip-broken$") as said:
+        train(tmp_path / "run", recipe, bundle, _pairs(tmp_path / "pairs", bundle, recipe), workers=1)
+    assert "\n" not in str(said.value)
 
 
 def test_processes_share_a_datasets_rows(pairs_folder, bundle):
