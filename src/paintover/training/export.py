@@ -99,14 +99,14 @@ def add_language(run: Path, folder: Path) -> tuple[str, int]:
     bundle = load(folder, device="cpu")
     modules = _taught(bundle, trained) if isinstance(trained, LanguageRecipe) else _learnt(bundle, trained)
     mllm, unet = modules.pop("mllm"), modules.get("unet")
-    learnt_beside = checkpoint.facts(last).get("frozen")
-    if isinstance(trained, MgieRecipe) and learnt_beside not in (None, frozen(mllm, trained)):
-        raise PaintoverError(f"{folder} has another language model than the bundle that {run} began with ({trained.init})")
     try:
         for name, state in _by_part(averaged_weights(run), modules).items():
             modules[name].float().load_state_dict(state)
     except RuntimeError as error:
         raise PaintoverError(f"{folder} has another network, or other words, than {run} was taught with") from error
+    learnt_beside = checkpoint.facts(last).get("frozen")
+    if isinstance(trained, MgieRecipe) and learnt_beside not in (None, frozen(mllm, trained)):
+        raise PaintoverError(f"{folder} has another language model than the bundle that {run} began with ({trained.init})")
     part = _copied(folder)
     save_mllm(mllm, part)
     if unet is not None:
