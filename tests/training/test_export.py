@@ -158,6 +158,12 @@ def test_what_was_trained_together_goes_into_the_bundle_that_it_began_with(mgie_
         assert torch.equal(value.half(), state[f"ema.{key}"].half()), key
     for key, value in new.items():  # what is frozen
         assert torch.equal(value.half(), old[key].half()), key
+    halfway = tmp_path / "halfway"
+    shutil.copytree(mgie_folder, halfway)
+    add_language(tmp_path / "run", halfway, share=0.5)
+    for key, value in load(halfway, device="cpu").denoiser.unet.state_dict().items():
+        middle = (before.denoiser.unet.state_dict()[key].float() + state[f"ema.unet.{key}"].float()) / 2
+        assert torch.equal(value.half(), middle.half()), key
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert paintover.edit(picture, "make it ripe", model=str(out), editor="mgie").rgb_HWC.shape == (16, 16, 3)
     with pytest.raises(PaintoverError, match="another network"):

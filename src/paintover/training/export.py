@@ -83,11 +83,12 @@ def export(run: Path, text: Path, out: Path, *, card: str, size: int, defaults: 
     return fingerprint(out)
 
 
-def add_language(run: Path, folder: Path) -> tuple[str, int]:
+def add_language(run: Path, folder: Path, share: float = 1.0) -> tuple[str, int]:
     """Puts what `train language` or `train mgie` taught into the bundle in `folder`: averaged weights, in half precision.
 
     Of the former mgie/, which replaces an older one; of the latter what learnt of mgie/, and the denoiser, in a bundle that
-    has what the run began with. All else stays. For mgie and lgie the bundle recommends what it does for instruct, where it
+    has what the run began with: `share` of the way from its weights to the run's (Wortsman et al. 2022), which keeps more of
+    what it could do before. All else stays. For mgie and lgie the bundle recommends what it does for instruct, where it
     says nothing of them yet. Returns the bundle's new fingerprint, and the bytes of mgie/. As with `export` the bundle stays
     whole whenever this is killed. Raises PaintoverError where run and bundle do not go together.
     """
@@ -101,8 +102,11 @@ def add_language(run: Path, folder: Path) -> tuple[str, int]:
     mllm, unet = modules.pop("mllm"), modules.get("unet")
     try:
         for name, state in _by_part(averaged_weights(run), modules).items():
-            modules[name].float().load_state_dict(state)
-    except RuntimeError as error:
+            module = modules[name].float()
+            if unet is not None and module is unet:
+                state = {key: torch.lerp(before, state[key], share) for key, before in module.state_dict().items()}
+            module.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
         raise PaintoverError(f"{folder} has another network, or other words, than {run} was taught with") from error
     learnt_beside = checkpoint.facts(last).get("frozen")
     if isinstance(trained, MgieRecipe) and learnt_beside not in (None, frozen(mllm, trained)):
