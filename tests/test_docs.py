@@ -26,8 +26,6 @@ from paintover.models.tiny import tiny
 ROOT = Path(__file__).parents[1]
 MANUAL = sorted((ROOT / "docs").rglob("*.md"))
 HAS_BUILTIN = (listing.BUILTIN / "model_index.json").is_file()
-HAS_MGIE = not HAS_BUILTIN or (listing.BUILTIN / "mgie" / "config.json").is_file()  # the tiny one in its place has it
-_ASKS_IT = re.compile(r"""--editor (?:mgie|lgie)\b(?!.*--model)|editor="(?:mgie|lgie)"(?!.*model=)""")
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```\n(?:\n```text\n(?P<prints>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
@@ -136,8 +134,6 @@ def folder(tmp_path, monkeypatch, tiny_bundle, like_stable_diffusion):
 @pytest.mark.parametrize("page", [ROOT / "README.md", *MANUAL], ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_the_page_says_happens(page, folder, capsys):
     names: dict[str, object] = {"__name__": page.stem}
-    if not HAS_MGIE and any(_ASKS_IT.search(block.text) for block in blocks(page.read_text(encoding="utf-8"))):
-        pytest.skip("asks the built-in model's language model, which is not trained yet")
     for block in blocks(page.read_text(encoding="utf-8")):
         where = f"{page.relative_to(ROOT)}, line {block.line}"
         if block.kind == "python":
@@ -172,8 +168,6 @@ def test_links_lead_somewhere(page):
         there = (page.parent / target).resolve() if target else page
         if there == ROOT / "docs" / "builtin.md" and not HAS_BUILTIN:
             continue  # it comes with the weights that it describes
-        if there.suffix == ".jpg" and not HAS_MGIE and there.stem in ("mgie", "lgie"):
-            continue  # so does what it paints
         assert there.exists(), f"{page.name} links to {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
