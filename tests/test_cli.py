@@ -270,6 +270,8 @@ def test_batch(paintover, photo, fast, tiny_bundle, tmp_path):
     code, out, err = paintover("batch", "jobs.jsonl", "--out", "made", "--json")
     assert (code, json.loads(out)["skipped"], json.loads(out)["failed"]) == (2, 1, 1)
     assert "line 2: failed" in err
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line | {"instruction": "night " * 99}) + "\n")
+    assert "line 1: note: the instruction has more than" in paintover("batch", "jobs.jsonl", "--out", "long")[2]
 
 
 def test_editors_are_one_line_each_and_one_of_them_with_every_knob(paintover, monkeypatch):

@@ -140,7 +140,7 @@ def test_the_file_says_what_it_is(compare, tmp_path):
     told = read_provenance(out)["sweep"]
     assert told["x"] == {"editor": list(PAIR)}
     assert told["first"]["editor"] == "instruct"
-    with pytest.raises(PictureError, match="grid of many edits"):
+    with pytest.raises(PictureError, match="sheet of several edits"):
         redo(out)
     with pytest.raises(RequestError, match="exists"):
         compare(out=out)

@@ -155,7 +155,7 @@ def test_the_file_says_what_it_is(sweep, tmp_path):
     told = read_provenance(out)["sweep"]
     assert told["x"] == {"t_m": [10, 20]}
     assert told["first"]["knobs"]["t_m"] == 10
-    with pytest.raises(PictureError, match="grid of many edits"):
+    with pytest.raises(PictureError, match="sheet of several edits"):
         redo(out)
     with pytest.raises(RequestError, match="exists"):
         sweep(x="t_m=10,20", out=out)

@@ -241,8 +241,11 @@ def batch(
     from paintover.orders.batch import batch as run
 
     def on_line(line: Line) -> None:
-        said = (line.record or {}).get("expressive")
+        record = line.record or {}
+        said = record.get("expressive")
         tell(f"line {line.line}: {line.status} {line.error or line.out}{f' (understood: {said})' if said else ''}")
+        for warning in record.get("warnings", ()):
+            tell(f"line {line.line}: note: {warning}")
 
     limits = limits_of(max_pixels, max_bytes, max_frames)
     report = run(jobs, out, together=together, force=force, limits=limits, device=device, on_line=on_line)

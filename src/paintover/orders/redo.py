@@ -45,7 +45,7 @@ def request_in(path: str | Path, limits: Limits = Limits()) -> EditRequest:
     """The request that a picture of ours carries. Raises PictureError if it carries none that we can read."""
     found = pictures.read_provenance(path, limits)
     if "sweep" in found:
-        raise PictureError(f"{path}: is a grid of many edits; sweep again, or repeat one of them")
+        raise PictureError(f"{path}: is a sheet of several edits; make it again (sweep, compare), or repeat one of them")
     try:
         return EditRequest.model_validate(found["request"])
     except (KeyError, ValueError):
