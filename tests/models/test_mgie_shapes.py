@@ -132,7 +132,7 @@ def test_the_edit_head_has_its_published_size(planned):
     """Identity 7 of MGIE: (B, 8, 4096) -> (B, 77, 768), 31,958,784 parameters."""
     assert sum(torch.Size(shape).numel() for shape, _ in planned.edit_head.values()) == 31_958_784
     with torch.device("meta"):
-        head = EditHead(**planned.settings["edit_head"])
+        head = EditHead(**planned.settings.edit_head)
         assert head(torch.empty(3, 8, 4096), torch.empty(8, 4096)).shape == (3, 77, 768)
 
 
