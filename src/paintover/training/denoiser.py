@@ -71,8 +71,7 @@ def _loss(
     near = torch.rand(rows, generator=generator) < 0.2
     low = torch.where(near, 0.9, 0.0)
     level_B = (low + torch.rand(rows, generator=generator) * (1 - low))[mine]  # of a row's own range, 0 to 1
-    first_B, last_B = batch["levels_B2"].cpu().unbind(1)
-    t_B = ((first_B + level_B * (last_B - first_B)) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
+    t_B = timesteps(level_B, batch["levels_B2"])
     shown_B111 = batch["shown_B"].view(-1, 1, 1, 1)
     target_BCHW = codec.encode(batch["target_BCHW"])
     image_BCHW = codec.encode(batch["source_BCHW"]) / codec.scale * shown_B111  # unscaled: InstructPix2Pix's convention
@@ -89,6 +88,12 @@ def _loss(
         # EDM's 1 / c_out^2, which is 1 where noise is strong: at low noise little is left of the error of a guess.
         weight_BCHW = weight_BCHW * torch.where(shown_B111 > 0, 1.0, 1 + a_B111 * recipe.sigma_data**2 / (1 - a_B111))
     return (weight_BCHW * (x0_BCHW - target_BCHW).square()).mean()
+
+
+def timesteps(level_B: Tensor, levels_B2: Tensor) -> Tensor:
+    """t_B, on the CPU: `level_B` (0 to 1) of each row's own range of noise levels."""
+    first_B, last_B = levels_B2.cpu().unbind(1)
+    return ((first_B + level_B * (last_B - first_B)) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
 
 
 def noise_seed(seed: int, step: int) -> int:

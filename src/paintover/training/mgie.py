@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from paintover.errors import PaintoverError
 from paintover.models.bundle import Bundle
-from paintover.training.denoiser import noise_seed
+from paintover.training.denoiser import noise_seed, timesteps
 from paintover.training.loop import begin, learn
 from paintover.training.mgie_batches import MgieBatches
 from paintover.training.mgie_network import Learner, answered, frozen
@@ -82,8 +82,7 @@ def _drawn(
     generator = torch.Generator().manual_seed(noise_seed(recipe.seed, step))
     rows, mine = recipe.batch, slice(accelerator.process_index, recipe.batch, accelerator.num_processes)
     level_B, chance_B = torch.rand(rows, generator=generator)[mine], torch.rand(rows, generator=generator)[mine]
-    first_B, last_B = batch["levels_B2"].cpu().unbind(1)
-    t_B = ((first_B + level_B * (last_B - first_B)) * 1000).long().clamp(max=999)
+    t_B = timesteps(level_B, batch["levels_B2"])
     noise_BCHW = torch.randn((rows, *x0_BCHW.shape[1:]), generator=generator)[mine]
     return {name: v.to(x0_BCHW.device) for name, v in {"t_B": t_B, "noise_BCHW": noise_BCHW, "chance_B": chance_B}.items()}
 
