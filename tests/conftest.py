@@ -63,7 +63,7 @@ def talking_bundle(tmp_path_factory) -> Path:
         rows = [row for row in TAUGHT if row[3] == tokens]
         questions = [mllm.question(words, picture is not None) for words, picture, *_ in rows]
         views = torch.stack([mllm.see(picture) for _, picture, *_ in rows if picture is not None])
-        batches.append((mllm.asked(questions, [row[2] for row in rows], tokens), views))
+        batches.append((mllm.asked(questions, [row[2] for row in rows], [tokens] * len(rows)), views))
     optimiser = torch.optim.Adam(mllm.model.parameters(), lr=3e-3)
     for _ in range(400):
         error = 0

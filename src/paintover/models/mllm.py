@@ -111,19 +111,22 @@ class Mllm:
         start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         return start + self.ids((prompt or w.prompt).replace("{image}", image).replace("{instruction}", instruction))
 
-    def asked(self, questions: Sequence[list[int]], answers: Sequence[str], tokens: bool = True, multiple: int = 1) -> Asked:
+    def asked(
+        self, questions: Sequence[list[int]], answers: Sequence[str], tokens: Sequence[bool] | None = None, multiple: int = 1
+    ) -> Asked:
         """Questions and what shall be answered, to be learnt: the answer's words, its [IMG] tokens, the end.
 
-        Without `tokens` the answers end after their words, and images_BN points nowhere. multiple: the length is one of it.
+        Where a row has no `tokens`, its answer ends after its words, and images_BN points nowhere. multiple: the length is one
+        of it.
         """
         rows, labels, images = [], [], []
-        for question, answer in zip(questions, answers, strict=True):
+        for question, answer, has in zip(questions, answers, tokens or [True] * len(questions), strict=True):
             said = self.ids(answer)
-            told = [*said, *(self.image_ids if tokens else ()), self.tokenizer.eos_token_id]
+            told = [*said, *(self.image_ids if has else ()), self.tokenizer.eos_token_id]
             rows.append(question + told)
             labels.append([-100] * len(question) + told)
             first = len(question) + len(said) - 1
-            images.append(list(range(first, first + len(self.image_ids))) if tokens else [0] * len(self.image_ids))
+            images.append(list(range(first, first + len(self.image_ids))) if has else [0] * len(self.image_ids))
         ids_BL = _padded(rows, self.pad, multiple)
         mask_BL = _padded([[1] * len(row) for row in rows], 0, multiple)
         return Asked(ids_BL, mask_BL, _padded(labels, -100, multiple), torch.tensor(images))

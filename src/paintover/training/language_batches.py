@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from paintover.models.mllm import Mllm
@@ -104,25 +103,11 @@ class LanguageBatches(Dataset[dict[str, Any]]):
         if not rows:
             return None
         rows = sorted(rows, key=lambda row: not row["tokens"])  # those with [IMG] tokens first
-        asked = [
-            self.mllm.asked([r["question"] for r in part], [r["said"] for r in part], tokens, LENGTHS)
-            for tokens in (True, False)
-            if (part := [r for r in rows if r["tokens"] == tokens])
-        ]
-        length = max(a.ids_BL.shape[1] for a in asked)
-        joined = {
-            name: torch.cat([_longer(getattr(a, name), length, pad) for a in asked])
-            for name, pad in (("ids_BL", self.mllm.pad), ("mask_BL", 0), ("labels_BL", -100))
-        }
+        asked = self.mllm.asked([r["question"] for r in rows], [r["said"] for r in rows], [r["tokens"] for r in rows], LENGTHS)
         told = [r for r in rows if r["tokens"]]
         return {
-            **joined,
-            "images_BN": torch.cat([a.images_BN for a in asked]),
+            **asdict(asked),
             "tokens_BLD": torch.stack([self._states(r["meant"])[0][: self._queries] for r in told]) if told else None,
             "pixels_BCHW": torch.stack([r["pixels"] for r in rows]) if rows[0]["pixels"] is not None else None,
             "patches_BN": torch.stack([r["patches"] for r in rows]) if rows[0]["pixels"] is not None else None,
         }
-
-
-def _longer(rows_BL: Tensor, length: int, value: int) -> Tensor:
-    return torch.nn.functional.pad(rows_BL, (0, length - rows_BL.shape[1]), value=value)
