@@ -164,9 +164,9 @@ _MAKE: dict[str, Callable[[Assets, np.random.Generator, tuple[float, float]], Me
     "fix": _fix,
 }  # fmt: skip
 AMBIGUOUS = tuple(_MAKE)
-# How often training meets each: `which` is many in one, `later` and `fix` are soon learnt.
-_TIMES = {"which": 6, "later": 1, "fix": 2}
-SHARES = tuple(_TIMES.get(kind, 2) / sum(_TIMES.get(other, 2) for other in AMBIGUOUS) for kind in AMBIGUOUS)
+# How often training meets each: `which` is many in one, and `later` is soon learnt.
+_TIMES = tuple({"which": 6, "later": 1}.get(kind, 2) for kind in AMBIGUOUS)
+SHARES = tuple(times / sum(_TIMES) for times in _TIMES)
 
 
 def _until(assets: Assets, rng: np.random.Generator, sides: tuple[float, float], wanted: Callable[[Scene], bool]) -> Scene:
