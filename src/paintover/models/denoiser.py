@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from paintover.errors import ModelError
+from paintover.models.sizes import Sizes
 from paintover.models.tapping import tapped
 from paintover.models.taps import Taps
 
@@ -35,7 +36,8 @@ class Denoiser:
     A UNet with 2C input channels and C output channels is also fed the source's latents (InstructPix2Pix's convention:
     unscaled), or zeros when there is no source. Where it has C more outputs, they are the variance that it learnt (DeepFloyd
     IF), which no walk here asks for. A UNet with class_embed_type "timestep" is the second stage of a cascade: its source is
-    the noised picture to be made larger, and pooled_B1 says how noisy that is, as a timestep.
+    the noised picture to be made larger, and pooled_B1 says how noisy that is, as a timestep. A UNet with addition_embed_type
+    "text_time" (SDXL) is told `sizes` beside the text's vector.
 
     Attributes: `channels` C of the latents; `multiple`, what the latents' height and width must be multiples of to come
     through the UNet's down- and upsampling unchanged; `takes_image`; `enlarges`, whether it is a second stage;
@@ -50,15 +52,17 @@ class Denoiser:
         alphas_cumprod: Tensor,
         codec_scale: float = 1.0,
         sigma_data: float | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         config = unet.config
         if prediction not in get_args(Prediction):
             raise ModelError(f"prediction {prediction!r} is unknown; use one of {', '.join(get_args(Prediction))}")
-        if config.class_embed_type not in (None, "projection", "timestep") or config.addition_embed_type not in (None, "text"):
+        additions = (None, "text", "text_time")
+        if config.class_embed_type not in (None, "projection", "timestep") or config.addition_embed_type not in additions:
             raise ModelError(
                 "a UNet with class_embed_type "
                 f"{config.class_embed_type!r} and addition_embed_type {config.addition_embed_type!r} is not supported; "
-                "use a model of the Stable Diffusion 1 or 2 family, or of DeepFloyd IF's"
+                "use a model of the Stable Diffusion 1 or 2 family, SDXL's, or DeepFloyd IF's"
             )
         enlarges = config.class_embed_type == "timestep"
         channels = latent_channels(config.in_channels, config.out_channels, enlarges, prediction)
@@ -83,17 +87,18 @@ class Denoiser:
         self.alphas_cumprod = alphas_cumprod.detach().float().to(unet.device)
         self.codec_scale = codec_scale
         self.sigma_data = sigma_data
+        self.sizes = sizes or Sizes.of(config)
         self.channels: int = channels
         self.takes_image: bool = config.in_channels == 2 * channels
         self.multiple: int = 2 ** (len(config.down_block_types) - 1)
         self.enlarges = enlarges
         self.text_width: int = config.encoder_hid_dim or config.cross_attention_dim
         pooled = {"projection": config.projection_class_embeddings_input_dim, "timestep": 1}
-        self.pooled_width: int | None = pooled.get(config.class_embed_type)
+        self.pooled_width: int | None = self.sizes.pooled_width if self.sizes else pooled.get(config.class_embed_type)
 
     def around(self, unet: UNet2DConditionModel) -> Denoiser:
         """This door to another network of the same kind: a copy of its own, or one that was tuned."""
-        return Denoiser(unet, self.prediction, self.alphas_cumprod, self.codec_scale, self.sigma_data)
+        return Denoiser(unet, self.prediction, self.alphas_cumprod, self.codec_scale, self.sigma_data, self.sizes)
 
     # Of one weight: diffusers' own properties walk through all modules, which took 5 % of a small network's step.
     @property
@@ -146,11 +151,18 @@ class Denoiser:
         if self.takes_image:
             source_BCHW = torch.zeros_like(sample_BCHW) if image_BCHW is None else image_BCHW.to(device, dtype)
             sample_BCHW = torch.cat([sample_BCHW, source_BCHW], dim=1)
-        labels = None
-        if self.pooled_width is not None and pooled_BD is not None:
-            labels = pooled_BD[:, 0].to(device) if self.enlarges else pooled_BD.to(device, dtype)
-        answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), class_labels=labels, return_dict=False)
+        told = self._told(pooled_BD, (x_BCHW.shape[2], x_BCHW.shape[3]))
+        answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), **told, return_dict=False)
         return answer[0].float()
+
+    def _told(self, pooled_BD: Tensor | None, size_HW: tuple[int, int]) -> dict[str, Any]:
+        """What the UNet is told beside tokens, by its own names."""
+        if self.pooled_width is None or pooled_BD is None:
+            return {}
+        pooled_BD = pooled_BD.to(self.device)
+        if self.sizes is not None:
+            return {"added_cond_kwargs": self.sizes.told(pooled_BD, size_HW, self.dtype)}
+        return {"class_labels": pooled_BD[:, 0] if self.enlarges else pooled_BD.to(self.dtype)}
 
     def noised(self, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
         """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise, of scaled latents."""
