@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from paintover.errors import ModelError
@@ -18,11 +19,21 @@ def is_hub_name(name: str) -> bool:
 
 
 def fetch(name: str) -> tuple[Path, str]:
-    """The folder of "owner/name" or "owner/name@revision", and the name with the commit that it was resolved to.
+    """The folder of the bundle "owner/name" or "owner/name@revision", and the name with the commit that it was resolved to.
 
-    A complete cached copy is used without asking the network, so that an edit can be repeated and works offline; name a
-    revision to get another one. Only JSON, text and safetensors are downloaded, an interrupted download is resumed.
-    Raises ModelError when the hub cannot be reached, knows no such bundle, or the bundle has only pickled weights.
+    See `snapshot`.
+    """
+    return snapshot(name, "bundle", choose, _complete, "or give a folder, or use --model builtin")
+
+
+def snapshot(
+    name: str, what: str, choose: Callable[[list[str], str], list[str]], complete: Callable[[Path], bool], instead: str
+) -> tuple[Path, str]:
+    """The folder of `what` the hub calls "owner/name" or "owner/name@revision", and the name with the commit it is of.
+
+    A `complete` cached copy is used without asking the network, so that an edit can be repeated and works offline; name a
+    revision to get another one. Only what is chosen (`choose`: of all names) is downloaded, an interrupted download is resumed.
+    Raises ModelError when the hub cannot be reached, knows no such thing, or what `choose` raises; it says what to do `instead`.
     """
     match = _NAME.fullmatch(name)
     if match is None or ".." in name:
@@ -32,7 +43,7 @@ def fetch(name: str) -> tuple[Path, str]:
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        if _complete(folder):
+        if complete(folder):
             return folder, f"{repo}@{folder.name}"
     except Exception:
         pass  # Not cached, or not wholly: whatever the reason, asking the hub is the remedy.
@@ -40,15 +51,15 @@ def fetch(name: str) -> tuple[Path, str]:
         info = HfApi().model_info(repo, revision=revision, timeout=_SECONDS)
     except Exception as error:
         raise ModelError(
-            f"bundle {name} is not in the local cache and could not be found on the hub ({type(error).__name__}); "
-            "check the name and the network, or give a folder, or use --model builtin"
+            f"{what} {name} is not in the local cache and could not be found on the hub ({type(error).__name__}); "
+            f"check the name and the network, {instead}"
         ) from None
     chosen = choose([file.rfilename for file in info.siblings or []], name)
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=chosen, etag_timeout=_SECONDS))
     except Exception as error:
         raise ModelError(
-            f"downloading bundle {name} failed ({type(error).__name__}); run the command again to resume it"
+            f"downloading {what} {name} failed ({type(error).__name__}); run the command again to resume it"
         ) from None
     return folder, f"{repo}@{folder.name}"
 
