@@ -33,7 +33,7 @@ def snapshot(
 
     A `complete` cached copy is used without asking the network, so that an edit can be repeated and works offline; name a
     revision to get another one. Only what is chosen (`choose`: of all names) is downloaded, an interrupted download is resumed.
-    Raises ModelError when the hub cannot be reached, knows no such thing, or what `choose` raises; it says what to do `instead`.
+    Raises ModelError when the hub cannot be reached or knows no such thing, saying what to do `instead`; what `choose` raises.
     """
     match = _NAME.fullmatch(name)
     if match is None or ".." in name:
