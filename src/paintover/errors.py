@@ -9,6 +9,10 @@ class PictureError(PaintoverError):
     """A file that is no picture we can open, or is over a limit."""
 
 
+class SoundError(PaintoverError):
+    """A file that is no sound we can hear, or is over a limit."""
+
+
 class ModelError(PaintoverError):
     """A bundle that cannot be found or loaded, or lacks what an editor needs."""
 

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 class Reference(BaseModel):
-    """A medium that the instruction speaks of by name, as in "put [image1] on the table"."""
+    """A medium that the instruction speaks of by name, as in "put [image1] on the table".
+
+    path: None for one in memory. sha256: of what was opened, in a request that is resolved.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^(image|audio)\d+$")
-    path: str
+    name: str = Field(pattern=r"^(image|audio)[1-9]\d{0,2}$")
+    path: str | None = None
+    sha256: str | None = None
 
 
 class EditRequest(BaseModel):

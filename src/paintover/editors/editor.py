@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import JsonValue
 
 from paintover.editors.knobs import Knobs
+from paintover.references import is_picture
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from paintover.path.schedule import Schedule, Step
     from paintover.picture.open import Picture
     from paintover.request import EditRequest
+    from paintover.sound.open import Sound
 
 K = TypeVar("K", bound=Knobs)
 
@@ -41,6 +43,8 @@ class Context(Generic[K]):
     unfinished: a file where a long preparation may leave its state, to be taken up again if it is interrupted.
     remarks: what a path has to tell about what it found: it goes with the record, as `Editor.notes` do.
     picture: what was opened, at its own size; None when the picture is made from words alone.
+    media: what the instruction speaks of, by name ("image1", "audio1"), in the order of first mention; the picture that was
+        given to be edited is among them, the last one where the instruction does not speak of it.
     derived: what an editor worked out; it goes into the record. seconds: what that took, by name, likewise.
     """
 
@@ -58,6 +62,7 @@ class Context(Generic[K]):
     picture: Picture | None = None
     derived: dict[str, JsonValue] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    media: Mapping[str, Picture | Sound] = field(default_factory=dict)
 
     @property
     def schedule(self) -> Schedule | FlowSchedule:
@@ -106,7 +111,9 @@ class Editor(ABC, Generic[K]):
     """A named system: a short recipe of start, condition, steering and weights.
 
     `needs` are the capabilities that a bundle must have. `picture` says whether it edits one ("needed"), makes one ("never"),
-    or edits one that is given or made from the source prompt ("either"). `steps` is the default count of denoising steps; a
+    edits one that is given or made from the source prompt ("either"), or edits one where one is given and otherwise makes one
+    ("optional"). `takes_references`: its instruction may speak of pictures and sounds by name, "put [image2] on [image1]".
+    `steps` is the default count of denoising steps; a
     bundle's own recommendation goes before it, and the request's before both. `told` is what it takes the request's words
     for: an instruction (what should change), a caption (of the picture that is wanted), or nothing (it takes none). `confined`:
     nothing may change outside of the mask that it shows. `swept`: the knobs, and their values, that `paintover sweep` varies
@@ -121,8 +128,9 @@ class Editor(ABC, Generic[K]):
     told: ClassVar[Literal["instruction", "caption", "nothing"]] = "instruction"
     confined: ClassVar[bool] = False
     hidden: ClassVar[bool] = False
-    picture: ClassVar[Literal["needed", "either", "never"]] = "needed"
+    picture: ClassVar[Literal["needed", "either", "never", "optional"]] = "needed"
     takes_source_prompt: ClassVar[bool] = False
+    takes_references: ClassVar[bool] = False
     swept: ClassVar[dict[str, tuple[int, ...]]] = {}
     Knobs: type[K]
 
@@ -142,6 +150,15 @@ class Editor(ABC, Generic[K]):
     def shows(self, words: str) -> list[str]:
         """Names of the masks that an edit told these words may show. Raises RequestError for words that it cannot read."""
         return ["mask"]
+
+    def base(self, bundle: Bundle, request: EditRequest, media: Mapping[str, Picture | Sound]) -> str | None:
+        """Which of the media's pictures is edited; None: none, one is made. Usually the one that was given to be edited.
+
+        Asked of an editor that takes references, before anything is encoded, where the words leave a choice: there are several
+        pictures, and no mask, which fixes it to the one that was given. `request` is resolved: `picture_sha256` is that one's.
+        """
+        given = request.picture_sha256
+        return next((name for name, medium in media.items() if is_picture(name) and medium.sha256 == given), None)
 
     def caption(self, context: Context[K]) -> str:
         """The picture that is wanted, in words: what a cascade's second stage is told."""

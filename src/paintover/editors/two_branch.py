@@ -98,7 +98,7 @@ class TwoBranch(Editor[K]):
     needs: ClassVar[tuple[str, ...]] = ("text-to-image",)
     told: ClassVar[Literal["instruction", "caption", "nothing"]] = "caption"
     takes_source_prompt = True
-    picture: ClassVar[Literal["needed", "either", "never"]] = "either"
+    picture: ClassVar[Literal["needed", "either", "never", "optional"]] = "either"
     prepared_by = "source"
 
     def prepared_from(self, context: Context[K]) -> dict[str, JsonValue]:
