@@ -59,7 +59,8 @@ class _Row:
 
 
 Asked = tuple[Network, tuple[Condition, ...]]
-Told = tuple[Tensor, Tensor | None, Tensor | None]  # tokens_BLD, pooled_BD, image_BCHW of the rows of one call
+# tokens_BLD, pooled_BD, image_BCHW, media_BSE of the rows of one call
+Told = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
 class Engine:
@@ -132,7 +133,8 @@ class Engine:
             job.answers = [ask.x_BCHW for ask in job.asked]  # places for the answers
             for k, ask in enumerate(job.asked):
                 c = ask.condition
-                shapes = (ask.x_BCHW.shape, c.tokens_BLD.shape, None if c.pooled_BD is None else c.pooled_BD.shape)
+                told = (c.pooled_BD, c.media_BSE)  # what a call's rows have all, or none of them
+                shapes = (ask.x_BCHW.shape, c.tokens_BLD.shape, *(None if said is None else said.shape for said in told))
                 # Apart from others' where gradients are recorded: a call's graph is gone after one backward pass.
                 alone = id(job) if _wants_gradients(c) else None
                 groups.setdefault((shapes, alone, id(ask.network)), []).append(_Row(job, ask, job.answers, k))
@@ -181,13 +183,15 @@ class Engine:
         network = asked[0].network or self.denoiser
         with torch.set_grad_enabled(gradients):
             conditions = network, tuple(ask.condition for ask in asked)
-            tokens, pooled, image = told.get(conditions) or _put_together(asked, network)
+            tokens, pooled, image, media = told.get(conditions) or _put_together(asked, network)
             if not gradients:  # the same conditions meet again at every step: what they say is put together once
-                self._told[conditions] = tokens, pooled, image
+                self._told[conditions] = tokens, pooled, image, media
             began = time.perf_counter()
-            # Not every denoiser can be tapped, so that those who are asked for nothing need not know of taps.
-            tapped = {"taps": taps} if any(tap is not None for tap in taps) else {}
-            eps = network(x, t_B, tokens, pooled, image, **tapped).split(1)
+            # Not every denoiser can be tapped or shown media: those who are asked for nothing need not know of them.
+            asked_for: dict[str, Any] = {"taps": taps} if any(tap is not None for tap in taps) else {}
+            if media is not None:
+                asked_for["media_BSE"] = media
+            eps = network(x, t_B, tokens, pooled, image, **asked_for).split(1)
         self.counters.seconds += time.perf_counter() - began
         self.counters.gradients += len(asked) if gradients else 0
         self.counters.rows += len(asked)
@@ -213,16 +217,17 @@ def _put_together(asked: list[Predict], network: Network) -> Told:
     # Cast here, once: the network would cast at every step, and keys and values are kept by the tensor they are of.
     tokens = torch.cat([c.tokens_BLD for c in conditions]).to(dtype=getattr(network, "dtype", None))
     pooled = [c.pooled_BD for c in conditions if c.pooled_BD is not None]
+    media = [c.media_BSE for c in conditions if c.media_BSE is not None]
     image = None
     if any(c.image_BCHW is not None for c in conditions):
         nothing = torch.zeros_like(asked[0].x_BCHW)
         image = torch.cat([nothing if c.image_BCHW is None else c.image_BCHW for c in conditions])
-    return tokens, torch.cat(pooled) if pooled else None, image
+    return tokens, torch.cat(pooled) if pooled else None, image, torch.cat(media) if media else None
 
 
 def _wants_gradients(condition: Condition) -> bool:
-    pooled = condition.pooled_BD
-    return condition.tokens_BLD.requires_grad or (pooled is not None and pooled.requires_grad)
+    told = condition.tokens_BLD, condition.pooled_BD, condition.media_BSE
+    return any(said is not None and said.requires_grad for said in told)
 
 
 def _advance(job: Job) -> None:

@@ -70,11 +70,11 @@ def dual(c: Condition, null: Condition, g_text: float, g_image: float) -> Guided
     """InstructPix2Pix's two scales (Brooks et al. 2023, equation 3), any finite values:
 
     e(0, null) + g_image [e(v, null) - e(0, null)] + g_text [e(v, c) - e(v, null)], v being c's image. `null` brings the
-    text states of "no instruction"; its image is not used.
+    text states of "no instruction" and, where it has them, the media of none; its image is not used.
     """
     text, image = _exact("text guidance", g_text), _exact("image guidance", g_image)
-    image_only = Condition(null.tokens_BLD, null.pooled_BD, c.image_BCHW)
-    nothing = Condition(null.tokens_BLD, null.pooled_BD, None)
+    image_only = Condition(null.tokens_BLD, null.pooled_BD, c.image_BCHW, null.media_BSE)
+    nothing = Condition(null.tokens_BLD, null.pooled_BD, None, null.media_BSE)
     return _merged((c, text), (image_only, image - text), (nothing, 1 - image))
 
 
@@ -110,5 +110,10 @@ def _merged(*terms: tuple[Condition, Fraction]) -> Guided:
 
 def same(a: Condition, b: Condition) -> bool:
     """Whether two conditions say the same, so that one evaluation answers for both."""
-    pairs = ((a.tokens_BLD, b.tokens_BLD), (a.pooled_BD, b.pooled_BD), (a.image_BCHW, b.image_BCHW))
+    pairs = (
+        (a.tokens_BLD, b.tokens_BLD),
+        (a.pooled_BD, b.pooled_BD),
+        (a.image_BCHW, b.image_BCHW),
+        (a.media_BSE, b.media_BSE),
+    )
     return a is b or all(p is q or (p is not None and q is not None and torch.equal(p, q)) for p, q in pairs)

@@ -25,6 +25,7 @@ class Network(Protocol):
         pooled_BD: Tensor | None,
         image_BCHW: Tensor | None,
         taps: Sequence[Taps | None] | None = None,
+        media_BSE: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -36,11 +37,14 @@ class Condition:
     pooled_BD:  one vector for the whole text, or None where the model takes none.
     image_BCHW: unscaled source latents on extra channels (InstructPix2Pix's convention); None means zeros there
                 where the model has such channels.
+    media_BSE:  embeddings of pictures and sounds, the first of them for the whole, the others each for an object; zeros
+                where there is none. None: the denoiser's adapter takes no part.
     """
 
     tokens_BLD: Tensor
     pooled_BD: Tensor | None = None
     image_BCHW: Tensor | None = None
+    media_BSE: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +53,7 @@ class Predict:
 
     taps: what is recorded and replaced inside the network for this row alone; None: nothing.
     network: whose weights answer (tuned ones, a second stage's); None: the engine's own.
-    Where the condition's tokens require gradients, so does the answer.
+    Where the condition's tokens or media require gradients, so does the answer.
     """
 
     x_BCHW: Tensor
