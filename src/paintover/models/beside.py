@@ -14,6 +14,8 @@ from pathlib import Path
 from paintover.errors import ModelError
 from paintover.models.files import STEMS, files, read_json, weights
 
+_GUIDES = ("mgie", "any2pix")  # they were taught beside one UNet
+
 
 @contextmanager
 def whole(out: Path, force: bool = False, mark: str = "model_index.json") -> Iterator[Path]:
@@ -65,7 +67,7 @@ def take_place(part: Path, out: Path) -> None:
 
 
 def copy_base(base: Path, folder: Path, unet: bool = False) -> None:
-    """Copies a bundle without its UNet's weights (with them: `unet`), its card, and a language model that it may have.
+    """Copies a bundle without its UNet's weights (with them: `unet`), its card, and language models that it may have.
 
     What model_index.json names and is no part of a bundle here (a safety checker) is named no more.
     """
@@ -75,7 +77,7 @@ def copy_base(base: Path, folder: Path, unet: bool = False) -> None:
         part = name.rpartition("/")[0]
         weighty = path.suffix == ".safetensors" and part in STEMS
         stale = weighty and path not in chosen
-        if part.split("/")[0] == "mgie" or stale or (part == "unet" and not unet and name != "unet/config.json"):
+        if part.split("/")[0] in _GUIDES or stale or (part == "unet" and not unet and name != "unet/config.json"):
             continue
         (folder / part).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
@@ -87,4 +89,4 @@ def copy_base(base: Path, folder: Path, unet: bool = False) -> None:
 
 
 def _has(names: dict[str, Path], part: str) -> bool:
-    return not part.startswith("mgie") and any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in names)
+    return not part.startswith(_GUIDES) and any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in names)
