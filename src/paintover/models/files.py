@@ -18,12 +18,16 @@ PARTS = (
     *("unet", "transformer", "vae", "codec", "scheduler"),
     *("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
     *("upscaler", "upscaler/unet", "upscaler/scheduler", "upscaler/image_noising_scheduler"),  # a second stage
+    *("refiner", "refiner/unet", "refiner/scheduler"),  # SDXL's
     *("mgie", "mgie/language_model", "mgie/tokenizer", "mgie/edit_head"),  # a multimodal language model
+    *("any2pix", "any2pix/encoder", "any2pix/language_model", "any2pix/tokenizer"),  # what tells of pictures and sounds
+    *("any2pix/projectors", "any2pix/prior", "any2pix/adapter"),
 )
 # What the weights are called in each part that has some.
 STEMS = {
-    **dict.fromkeys(("unet", "transformer", "vae", "upscaler/unet"), "diffusion_pytorch_model"),
+    **dict.fromkeys(("unet", "transformer", "vae", "upscaler/unet", "refiner/unet"), "diffusion_pytorch_model"),
     **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3", "mgie/language_model", "mgie/edit_head"), "model"),
+    **dict.fromkeys((f"any2pix/{part}" for part in ("encoder", "language_model", "projectors", "prior", "adapter")), "model"),
 }
 _READ = (".json", ".txt", ".safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
