@@ -20,6 +20,7 @@ _SD3_TEXTS = {
     "text_encoder_3": "T5EncoderModel",
 }
 _LIBRARIES = (["diffusers"], ["transformers"], ["paintover"], [None])
+_GUIDES = ("mgie", "any2pix")  # folders of a bundle, and what it can do where it has them
 # What a bundle's network is, which some editors ask for beside what the bundle can do.
 NETWORKS = {"unet": "a diffusion model with a UNet", "flow": "a rectified-flow transformer"}
 
@@ -59,7 +60,8 @@ class Description:
     """What can be known of a bundle without its weights.
 
     `capabilities`: what it can do, and which of NETWORKS it has (told by its parts, whatever paintover.json says, as is
-    "mgie": a multimodal language model that guides the denoiser).
+    "mgie": a multimodal language model that guides the denoiser, and "any2pix": parts by which it is shown pictures and
+    sounds).
     `sigma_data`: how far off the network's pictures are, by which they are corrected (`models.denoiser.seen`).
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
     editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names. `weighty`: the
@@ -138,8 +140,8 @@ def describe(folder: Path, name: str) -> Description:
         return Description(
             name=name,
             folder=folder,
-            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - {*NETWORKS, "mgie"}
-            | {"flow" if flow else "unet", *(["mgie"] if (folder / "mgie" / "config.json").is_file() else [])},
+            capabilities=frozenset(str(word) for word in own.get("capabilities", inferred)) - {*NETWORKS, *_GUIDES}
+            | {"flow" if flow else "unet", *(guide for guide in _GUIDES if (folder / guide / "config.json").is_file())},
             prediction=prediction,
             sigma_data=None if own.get("sigma_data") is None else float(own["sigma_data"]),
             size=int(own.get("size") or factor * (network.get("sample_size") or (128 if flow else 64))),
