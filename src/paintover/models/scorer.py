@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -83,8 +83,9 @@ def _of_bundle(name: str, device: torch.device) -> Scorer:
 
 
 def _encoder(bundle: Bundle) -> Judge:
-    made: Judge = getattr(bundle, "encoder", lambda: None)()
-    return made
+    made: Any = getattr(bundle, "encoder", lambda: None)()
+    found: Judge = made
+    return found
 
 
 def _has_encoder(folder: Path) -> bool:
