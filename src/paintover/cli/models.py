@@ -93,6 +93,20 @@ def llava(
     print(out)
 
 
+@imports.command()
+def aesthetic(
+    weights: Annotated[Path, typer.Argument(help="The released sac+logos+ava1-l14-linearMSE.pth.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to make.")],
+    force: Force = False,
+) -> None:
+    """Convert LAION's aesthetic predictor, a small pickle, to safetensors. Only tensors are read: nothing in it can run."""
+    from paintover.models.aesthetic import import_aesthetic
+
+    import_aesthetic(weights, out, force)
+    print(out)
+
+
 @group.command()
 def new_mgie(
     *,
