@@ -56,7 +56,7 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
     own = Settings.read(folder)
     try:
         head = EditHead(**own.edit_head)
-        options: dict[str, Any] = {} if bits == 16 else _quantised(bits)
+        options: dict[str, Any] = {} if bits == 16 else quantised(bits)
         if bits != 16 or (device.type != "cpu" and find_spec("accelerate") is not None):
             options["device_map"] = {"": str(device)}  # straight to it
         with quiet():
@@ -68,7 +68,7 @@ def load_mllm(folder: Path, device: torch.device, bits: int = 16, dtype: torch.d
                 local_files_only=True,
                 output_loading_info=True,
                 attn_implementation="sdpa",
-                dtype=_dtype(folder, part, device) if dtype is None else dtype,
+                dtype=dtype_for(folder, part, device) if dtype is None else dtype,
                 **options,
             )
             complete(info, part)
@@ -104,14 +104,15 @@ def _try(mllm: Mllm) -> None:
         raise ValueError("what it computes is not finite; its weights are broken")
 
 
-def _dtype(folder: Path, part: str, device: torch.device) -> torch.dtype:
+def dtype_for(folder: Path, part: str, device: torch.device) -> torch.dtype:
+    """What a language model's weights are loaded in, unless somebody says."""
     if device.type != "cpu":
         return torch.float16
     files, _ = weights(folder, part, STEMS[part])
     return torch.bfloat16 if sum(file.stat().st_size for file in files) > 2 * _LARGE else torch.float32
 
 
-def _quantised(bits: int) -> dict[str, Any]:
+def quantised(bits: int) -> dict[str, Any]:
     """How transformers is asked for weights of 4 or 8 bits."""
     if bits not in (4, 8):
         raise ModelError(f"bits is {bits}; expected 16, 8 or 4")
