@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paintover.errors import ModelError
+from paintover.models.adapter import MediaAdapter
 from paintover.models.sizes import Sizes
 from paintover.models.tapping import tapped
 from paintover.models.taps import Taps
@@ -37,7 +38,7 @@ class Denoiser:
     unscaled), or zeros when there is no source. Where it has C more outputs, they are the variance that it learnt (DeepFloyd
     IF), which no walk here asks for. A UNet with class_embed_type "timestep" is the second stage of a cascade: its source is
     the noised picture to be made larger, and pooled_B1 says how noisy that is, as a timestep. A UNet with addition_embed_type
-    "text_time" (SDXL) is told `sizes` beside the text's vector.
+    "text_time" (SDXL) is told `sizes` beside the text's vector. With an `adapter` of this UNet's it can be told media too.
 
     Attributes: `channels` C of the latents; `multiple`, what the latents' height and width must be multiples of to come
     through the UNet's down- and upsampling unchanged; `takes_image`; `enlarges`, whether it is a second stage;
@@ -53,6 +54,7 @@ class Denoiser:
         codec_scale: float = 1.0,
         sigma_data: float | None = None,
         sizes: Sizes | None = None,
+        adapter: MediaAdapter | None = None,
     ) -> None:
         config = unet.config
         if prediction not in get_args(Prediction):
@@ -82,7 +84,10 @@ class Denoiser:
                 f"a UNet with {config.in_channels} input and {config.out_channels} output channels is not supported; "
                 f"the input needs {config.out_channels} (text to image) or {2 * config.out_channels} (instruction editing)"
             )
+        if adapter is not None:
+            adapter.check(unet)
         self.unet = unet
+        self.adapter = adapter
         self.prediction = prediction
         self.alphas_cumprod = alphas_cumprod.detach().float().to(unet.device)
         self.codec_scale = codec_scale
@@ -98,7 +103,12 @@ class Denoiser:
 
     def around(self, unet: UNet2DConditionModel) -> Denoiser:
         """This door to another network of the same kind: a copy of its own, or one that was tuned."""
-        return Denoiser(unet, self.prediction, self.alphas_cumprod, self.codec_scale, self.sigma_data, self.sizes)
+        return Denoiser(unet, self.prediction, self.alphas_cumprod, self.codec_scale, self.sigma_data, self.sizes, self.adapter)
+
+    def adapted(self, adapter: MediaAdapter | None) -> Denoiser:
+        """This door to the same network, with this adapter. Raises ModelError where it is of another one."""
+        unet, abar = self.unet, self.alphas_cumprod
+        return Denoiser(unet, self.prediction, abar, self.codec_scale, self.sigma_data, self.sizes, adapter)
 
     # Of one weight: diffusers' own properties walk through all modules, which took 5 % of a small network's step.
     @property
@@ -117,17 +127,19 @@ class Denoiser:
         pooled_BD: Tensor | None = None,
         image_BCHW: Tensor | None = None,
         taps: Sequence[Taps | None] | None = None,
+        media_BSE: Tensor | None = None,
     ) -> Tensor:
         """The noise eps_BCHW (float32, on the UNet's device) in x_BCHW at integer timesteps t_B, one for each row.
 
         The network runs in its own dtype; the arithmetic around it is float32. taps: what is recorded and replaced inside the
-        network, for each row its own or None. Raises ModelError when the UNet needs a pooled text vector and none is given, or
-        has no channels for a source picture and one is given.
+        network, for each row its own or None. media_BSE: embeddings for the adapter (`MediaAdapter`); None: it takes no part.
+        Raises ModelError when the UNet needs a pooled text vector and none is given, or has no channels for a source picture
+        and one is given, or no adapter and media are given.
         """
         x_BCHW = x_BCHW.to(self.device, torch.float32)
         tapping = nullcontext() if taps is None else tapped(self.unet, taps, (x_BCHW.shape[2], x_BCHW.shape[3]))
         with tapping:
-            output_BCHW = self.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW)
+            output_BCHW = self.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW, media_BSE)
         return self.to_noise(output_BCHW, x_BCHW, t_B, image_BCHW)
 
     def output(
@@ -137,6 +149,7 @@ class Denoiser:
         tokens_BLD: Tensor,
         pooled_BD: Tensor | None = None,
         image_BCHW: Tensor | None = None,
+        media_BSE: Tensor | None = None,
     ) -> Tensor:
         """What the network itself says, as float32: the quantity named by `prediction`. Training compares this."""
         if self.pooled_width is not None and pooled_BD is None:
@@ -152,7 +165,14 @@ class Denoiser:
             source_BCHW = torch.zeros_like(sample_BCHW) if image_BCHW is None else image_BCHW.to(device, dtype)
             sample_BCHW = torch.cat([sample_BCHW, source_BCHW], dim=1)
         told = self._told(pooled_BD, (x_BCHW.shape[2], x_BCHW.shape[3]))
-        answer = self.unet(sample_BCHW, t_B.to(device), tokens_BLD.to(device, dtype), **told, return_dict=False)
+        words: Any = tokens_BLD.to(device, dtype)
+        if media_BSE is not None:
+            if self.adapter is None:
+                raise ModelError(
+                    "this denoiser was given pictures or sounds to follow but has no adapter; use a bundle that can 'any2pix'"
+                )
+            words = self.adapter.told(self.unet, words, media_BSE)
+        answer = self.unet(sample_BCHW, t_B.to(device), words, **told, return_dict=False)
         return answer[0].float()
 
     def _told(self, pooled_BD: Tensor | None, size_HW: tuple[int, int]) -> dict[str, Any]:

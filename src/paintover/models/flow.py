@@ -59,10 +59,11 @@ class FlowDenoiser:
         pooled_BD: Tensor | None = None,
         image_BCHW: Tensor | None = None,
         taps: Sequence[Taps | None] | None = None,
+        media_BSE: Tensor | None = None,
     ) -> Tensor:
         """The velocity v_BCHW (float32, on the network's device) at x_BCHW and timesteps t_B = 1000 sigma, one for each row.
 
-        Raises ModelError where it is asked for what it cannot do: taps, a source picture, no pooled vector.
+        Raises ModelError where it is asked for what it cannot do: taps, media, a source picture, no pooled vector.
         """
         if pooled_BD is None:
             raise ModelError(f"this denoiser needs a pooled text vector of width {self.pooled_width}; none was given")
@@ -72,6 +73,8 @@ class FlowDenoiser:
             )
         if taps is not None and any(tap is not None for tap in taps):
             raise ModelError("a flow transformer cannot be tapped; use a bundle with a UNet")
+        if media_BSE is not None:
+            raise ModelError("a flow transformer cannot be told pictures or sounds; use a bundle that can 'any2pix'")
         if max(x_BCHW.shape[-2:]) > self.most:
             raise RequestError(
                 f"latents of {x_BCHW.shape[-2]} x {x_BCHW.shape[-1]} are larger than the {self.most} on a side that this "
