@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from paintover.errors import ModelError
-from paintover.models import hub, sd3
+from paintover.models import hub, sd3, sdxl
 from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, SmallerCodec, TinyCodec
 from paintover.models.denoiser import Denoiser
 from paintover.models.description import NETWORKS, Card, Description, describe
@@ -28,7 +28,10 @@ from paintover.models.mllm import Mllm
 from paintover.models.mllm_file import load_mllm
 from paintover.models.noise import alphas_cumprod
 from paintover.models.quiet import quiet
+from paintover.models.refiner import Refiner
+from paintover.models.sizes import Sizes
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
+from paintover.models.text_sdxl import SDXLText
 from paintover.models.text_t5 import load_t5
 from paintover.models.upscaler import Upscaler
 
@@ -39,6 +42,7 @@ class Bundle:
 
     tuned: the digest of what the networks were bent by since they were loaded (`tuning.apply`); None: they are as loaded.
     upscaler: of a cascade, its second stage; denoiser and codec are of the first.
+    refiner: of an SDXL bundle that has one: a network that finishes pictures (`path.refine`).
     """
 
     name: str
@@ -48,6 +52,7 @@ class Bundle:
     description: Description
     tuned: str | None = None
     upscaler: Upscaler | None = None
+    refiner: Refiner | None = None
 
     @property
     def folder(self) -> Path:
@@ -180,11 +185,12 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
     denoiser: Denoiser | FlowDenoiser
     text: TextEncoder
     upscaler: Upscaler | None = None
+    refiner: Refiner | None = None
     try:
         with quiet():
             codec = _load_codec(description, device)
             if description.unet:
-                denoiser = _load_denoiser(description, codec.scale, device, dtype)
+                denoiser = _load_denoiser(description, codec, device, dtype)
                 part = "upscaler"
                 upscaler = _load_upscaler(description, device, dtype)
             else:
@@ -192,6 +198,8 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
             part = "text_encoder"
             if description.unet:
                 text = _load_text(description, device, dtype)
+                part = "refiner"
+                refiner = _load_refiner(description, text, codec.factor, device, dtype)
             else:
                 text = sd3.load_text(description, denoiser.text_width, device, dtype)
     except (ModelError, ImportError):
@@ -211,14 +219,15 @@ def _load(folder: Path, _signature: object, name: str, device: torch.device, dty
             f"the stages of bundle {name} do not fit together: the second has {upscaler.denoiser.channels} channels and text "
             f"width {upscaler.denoiser.text_width}, the first {codec.channels} and {text.width}"
         )
-    return Bundle(name, denoiser, codec, text, description, upscaler=upscaler)
+    return Bundle(name, denoiser, codec, text, description, upscaler=upscaler, refiner=refiner)
 
 
-def _load_denoiser(description: Description, scale: float, device: torch.device, dtype: torch.dtype) -> Denoiser:
+def _load_denoiser(description: Description, codec: Codec, device: torch.device, dtype: torch.dtype) -> Denoiser:
     unet = _load_unet(description.folder, "unet", device, dtype)
     abar = alphas_cumprod(description.scheduler_config)
     predicts: Any = description.prediction
-    return Denoiser(unet, predicts, abar, codec_scale=scale, sigma_data=description.sigma_data)
+    sizes = Sizes.of(unet.config, codec.factor)
+    return Denoiser(unet, predicts, abar, codec_scale=codec.scale, sigma_data=description.sigma_data, sizes=sizes)
 
 
 def _load_upscaler(description: Description, device: torch.device, dtype: torch.dtype) -> Upscaler | None:
@@ -229,6 +238,15 @@ def _load_upscaler(description: Description, device: torch.device, dtype: torch.
     denoiser = Denoiser(unet, about.prediction, alphas_cumprod(about.scheduler_config))  # type: ignore[arg-type]
     codec = PixelUnshuffleCodec(factor=1, scale=1.0).to(device)
     return Upscaler(denoiser, codec, about, alphas_cumprod(about.noising_config).float().to(device))
+
+
+def _load_refiner(
+    description: Description, text: TextEncoder, factor: int, device: torch.device, dtype: torch.dtype
+) -> Refiner | None:
+    if description.refining is None or not isinstance(text, SDXLText):
+        return None
+    unet = _load_unet(description.folder, "refiner/unet", device, dtype)
+    return sdxl.refiner(description, description.refining, unet, text, factor)
 
 
 def _load_unet(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> Any:
@@ -281,6 +299,8 @@ def _load_codec(description: Description, device: torch.device) -> Codec:
 
 def _load_text(description: Description, device: torch.device, dtype: torch.dtype) -> TextEncoder:
     folder = description.folder
+    if "text_encoder_2" in description.weighty:
+        return sdxl.load_text(description, device)
     _, variant = weights(folder, "text_encoder", STEMS["text_encoder"])
     options = {
         "variant": variant,

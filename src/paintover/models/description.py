@@ -19,6 +19,7 @@ _SD3_TEXTS = {
     "text_encoder_2": "CLIPTextModelWithProjection",
     "text_encoder_3": "T5EncoderModel",
 }
+_SDXL_TEXTS = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
 _LIBRARIES = (["diffusers"], ["transformers"], ["paintover"], [None])
 _GUIDES = ("mgie", "any2pix")  # folders of a bundle, and what it can do where it has them
 # What a bundle's network is, which some editors ask for beside what the bundle can do.
@@ -56,6 +57,15 @@ class Upscaling:
 
 
 @dataclass(frozen=True)
+class Refining:
+    """What SDXL's refiner says of itself: subfolder refiner/, in its own layout. silent: as in `Description`."""
+
+    prediction: str
+    scheduler_config: Mapping[str, Any]
+    silent: bool
+
+
+@dataclass(frozen=True)
 class Description:
     """What can be known of a bundle without its weights.
 
@@ -66,6 +76,7 @@ class Description:
     `size`: it works best on pictures of about size * size pixels. `defaults`: recommended steps and knobs for each
     editor. `text`: settings of the sentence encoder (length, token_scale). `codec`, `encoder`: class names. `weighty`: the
     folders that must hold weights; `tokenizers`: those of the tokenizers. `upscaling`: of a cascade, its second stage.
+    `refining`: of an SDXL bundle, its refiner. `silent`: SDXL is told zeros in the place of "".
     """
 
     name: str
@@ -82,6 +93,8 @@ class Description:
     card: Card
     weighty: tuple[str, ...]
     upscaling: Upscaling | None = None
+    refining: Refining | None = None
+    silent: bool = False
 
     @property
     def unet(self) -> bool:
@@ -114,6 +127,9 @@ def describe(folder: Path, name: str) -> Description:
         if pixels
         else _config(folder, f"{place or 'vae'}/config.json", _CODECS, name)
     )
+    sdxl = False
+    if codec.get("latents_mean") is not None:
+        raise ModelError(f"the codec of bundle {name} shifts its channels by latents_mean each, which is not supported")
     if flow:
         network = _config(folder, "transformer/config.json", ("SD3Transformer2DModel",), name)
         # The T5 is optional: without it model_index.json says null.
@@ -122,6 +138,8 @@ def describe(folder: Path, name: str) -> Description:
     else:
         network = _config(folder, "unet/config.json", ("UNet2DConditionModel",), name)
         encoders = ["text_encoder"]
+        if sdxl := network.get("addition_embed_type") == "text_time":
+            encoders = _sdxl_texts(folder, index, name)
         encoder = _config(folder, "text_encoder/config.json", _TEXTS, name)
     weighty = ["transformer" if flow else "unet", *(["vae"] if place == "vae" else []), *encoders]
     scheduler = read_json(folder, "scheduler/scheduler_config.json")
@@ -133,6 +151,10 @@ def describe(folder: Path, name: str) -> Description:
         upscaling = _upscaling(folder, network, own, name)
         weighty.append("upscaler/unet")
         codec = {"_class_name": "SmallerCodec", "factor": upscaling.factor}
+    refining = None
+    if (folder / "refiner").is_dir():
+        refining = _refining(folder, network, scheduler, name)
+        weighty.append("refiner/unet")
     prediction, inferred = ("velocity", ["text-to-image"]) if flow else _predicts(network, scheduler, own, name)
     blocks = codec.get("block_out_channels") or codec.get("encoder_block_out_channels") or ()
     factor = codec.get("factor") or 2 ** max(len(blocks) - 1, 0)
@@ -153,6 +175,8 @@ def describe(folder: Path, name: str) -> Description:
             card=_card(folder),
             weighty=tuple(weighty),
             upscaling=upscaling,
+            refining=refining,
+            silent=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError) as error:
         raise ModelError(f"the settings of bundle {name} are malformed: {error}") from None
@@ -202,6 +226,36 @@ def _upscaling(folder: Path, base: dict[str, Any], own: dict[str, Any], name: st
     if not 0 <= level < noising.get("num_train_timesteps", 1000):
         raise ModelError(f"noise_level in paintover.json of bundle {name} is {level}; expected a timestep, 0 to 999")
     return Upscaling(large // small, prediction, scheduler, noising, level, guidance)
+
+
+def _sdxl_texts(folder: Path, index: dict[str, Any], name: str) -> list[str]:
+    """The folders of SDXL's two text encoders. Raises ModelError where they are of other kinds, or there is one alone."""
+    if index.get("text_encoder") in (None, [None, None]) and not (folder / "text_encoder").is_dir():
+        raise ModelError(
+            f"bundle {name} is SDXL's refiner, which finishes pictures and makes none from words alone; put it into the folder "
+            "of an SDXL base, as refiner/, and name that folder"
+        )
+    for part, kind in _SDXL_TEXTS.items():
+        _config(folder, f"{part}/config.json", (kind,), name)
+    return list(_SDXL_TEXTS)
+
+
+def _refining(folder: Path, base: dict[str, Any], scheduler: dict[str, Any], name: str) -> Refining:
+    unet = _config(folder, "refiner/unet/config.json", ("UNet2DConditionModel",), name)
+    if any(one.get("addition_embed_type") != "text_time" for one in (base, unet)):
+        raise ModelError(f"refiner/ of bundle {name} is for SDXL alone; put SDXL's refiner there, beside an SDXL base")
+    if unet.get("in_channels", 4) != base.get("out_channels", 4):
+        raise ModelError(
+            f"refiner/ of bundle {name} walks latents of {unet.get('in_channels', 4)} channels, but the bundle's have "
+            f"{base.get('out_channels', 4)}"
+        )
+    if (folder / "refiner" / "scheduler").is_dir():
+        scheduler = read_json(folder, "refiner/scheduler/scheduler_config.json")
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise ModelError(f"refiner/ of bundle {name} predicts {prediction!r}; supported are epsilon, v_prediction, sample")
+    index = read_json(folder, "refiner/model_index.json") if (folder / "refiner" / "model_index.json").is_file() else {}
+    return Refining(prediction, scheduler, bool(index.get("force_zeros_for_empty_prompt", False)))
 
 
 def _config(folder: Path, file: str, classes: tuple[str, ...], name: str) -> dict[str, Any]:

@@ -12,7 +12,18 @@ from paintover.errors import ModelError
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.quiet import quiet
 
-Kind = Literal["instruct", "text-to-image", "builtin", "flow", "cascade", "mgie", "mgie-builtin"]
+Kind = Literal[
+    "instruct",
+    "text-to-image",
+    "builtin",
+    "flow",
+    "cascade",
+    "mgie",
+    "mgie-builtin",
+    "sdxl",
+    "sdxl-refiner",
+    "sdxl-instruct",
+]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
 _WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_PRINTABLE, *(f"##{char}" for char in _PRINTABLE)]
 
@@ -26,7 +37,9 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
     Stable Diffusion 3 in small (rectified flow, 16 channels, two CLIPs and a T5): StableDiffusion3Pipeline loads it. "cascade"
     is DeepFloyd IF in small (pixels of 8 x 8 and then of 32 x 32, T5): IFPipeline loads it, and IFSuperResolutionPipeline
     its upscaler/. "mgie" and "mgie-builtin" are "instruct" and "builtin" with a multimodal language model beside them (LLaVA in
-    small, 32 x 32 pixels, one token a letter) and an edit head. Raises ModelError for another kind.
+    small, 32 x 32 pixels, one token a letter) and an edit head. "sdxl" is SDXL in small (two CLIPs, sizes told as numbers,
+    transformers of two blocks), "sdxl-refiner" with its refiner beside it, "sdxl-instruct" with channels for a source:
+    StableDiffusionXLPipeline and StableDiffusionXLInstructPix2PixPipeline load them. Raises ModelError for another kind.
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind {kind!r} of tiny bundle; use one of {', '.join(get_args(Kind))}")
@@ -46,6 +59,10 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
             _stable_diffusion_3(folder)
         elif kind == "cascade":
             _deepfloyd_if(folder)
+        elif kind in ("sdxl", "sdxl-refiner", "sdxl-instruct"):
+            _sdxl(folder, kind == "sdxl-instruct")
+            if kind == "sdxl-refiner":
+                _refiner(folder / "refiner")
         else:
             _stable_diffusion(folder, kind)
     return folder
@@ -79,6 +96,80 @@ def _stable_diffusion(folder: Path, kind: Kind) -> None:
         "requires_safety_checker": False,
     }
     _write(folder / "model_index.json", index)
+
+
+def _sdxl(folder: Path, instruct: bool) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    first, second, each = 32, 24, 8
+    _xl_unet(folder, each, 8 if instruct else 4, first + second, second + 6 * each)
+    AutoencoderKL(
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        sample_size=64,
+        scaling_factor=0.13025,
+    ).save_pretrained(folder / "vae")
+    _clip_tokenizer(folder / "tokenizer")
+    CLIPTextModel(_clip_config(first)).save_pretrained(folder / "text_encoder")
+    _clip_tokenizer(folder / "tokenizer_2", pad_token="!")
+    config = _clip_config(second)
+    CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
+    _scheduler(folder, prediction_type="epsilon")
+    index = {
+        "_class_name": "StableDiffusionXLInstructPix2PixPipeline" if instruct else "StableDiffusionXLPipeline",
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "force_zeros_for_empty_prompt": True,
+    }
+    _write(folder / "model_index.json", index)
+
+
+def _refiner(folder: Path) -> None:
+    """What the released one's folder holds of its own: the network, its schedule, and an index of parts that it shares."""
+    second, each = 24, 8
+    _xl_unet(folder, each, 4, second, second + 5 * each)
+    _scheduler(folder, prediction_type="epsilon")
+    index = {
+        "_class_name": "StableDiffusionXLImg2ImgPipeline",
+        "text_encoder": [None, None],
+        "tokenizer": [None, None],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "force_zeros_for_empty_prompt": False,
+        "requires_aesthetics_score": True,
+    }
+    _write(folder / "model_index.json", index)
+
+
+def _xl_unet(folder: Path, each: int, in_channels: int, text: int, pooled: int) -> None:
+    """Like SDXL's: none of the finest grid's blocks attends, the others have transformers of several blocks."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    UNet2DConditionModel(
+        sample_size=8,
+        in_channels=in_channels,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=(4, 8),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        cross_attention_dim=text,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=each,
+        projection_class_embeddings_input_dim=pooled,
+    ).save_pretrained(folder / "unet")
 
 
 def _stable_diffusion_3(folder: Path) -> None:
@@ -325,11 +416,11 @@ def _builtin(folder: Path) -> None:
 _PIECES = [*_PRINTABLE, *(f"{char}</w>" for char in _PRINTABLE), "<|startoftext|>", "<|endoftext|>"]
 
 
-def _clip_tokenizer(folder: Path) -> None:
+def _clip_tokenizer(folder: Path, **tokens: str) -> None:
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     vocab = {piece: i for i, piece in enumerate(_PIECES)}
-    CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77).save_pretrained(folder)
+    CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77, **tokens).save_pretrained(folder)
 
 
 def _clip_config(width: int = 32) -> Any:
