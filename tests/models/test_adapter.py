@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
 from paintover.engine.engine import Engine, run
 from paintover.errors import ModelError
-from paintover.models import load
+from paintover.models import fingerprint, load
 from paintover.models.adapter import MediaAdapter
+from paintover.models.adapter_file import load_adapter, save_adapter
 from paintover.models.denoiser import Denoiser
 from paintover.models.kept import keep_text
 from paintover.models.taps import Taps
@@ -19,7 +23,7 @@ from paintover.path.predict import Condition
 from paintover.path.schedule import Schedule
 from paintover.path.start import noise
 from paintover.path.walk import walk
-from paintover.tuning.weights import learner, trainable
+from paintover.tuning.weights import learner, trainable, with_weights
 
 SCHEDULE = Schedule.stable_diffusion()
 WIDTH, T_B = 16, torch.tensor([3, 400, 980])
@@ -92,7 +96,7 @@ def test_it_says_what_diffusers_ip_adapter_says(make):
     state = adapter.state_dict()
     theirs._load_ip_adapter_weights(
         {
-            "image_proj": {name.removeprefix("image_proj."): t for name, t in state.items() if name.startswith("image_proj.")},
+            "image_proj": {name.removeprefix("image_proj."): t for name, t in told_slot.items() if name.startswith("image_proj.")},
             "ip_adapter": {name.removeprefix("ip_adapter."): t for name, t in state.items() if name.startswith("ip_adapter.")},
         },
         low_cpu_mem_usage=False,
@@ -103,7 +107,7 @@ def test_it_says_what_diffusers_ip_adapter_says(make):
     our_door = door(unet, adapter)
     ours = our_door.output(x, T_B, tokens, pooled, media_BSE=media)
     told = our_door._told(pooled, (8, 8)).get("added_cond_kwargs", {})
-    expected = theirs(x, T_B, tokens, added_cond_kwargs={**told, "image_embeds": [media + state["slots"][0]]}).sample
+    expected = theirs(x, T_B, tokens, added_cond_kwargs={**told, "image_embeds": [media]}).sample
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     assert (ours - our_door.output(x, T_B, tokens, pooled)).abs().max() > 1e-2
 
@@ -145,7 +149,7 @@ def test_sdxls_adapter_has_the_published_size():
     # 10 attentions of 640 channels and 60 of 1280; the projection and its norm.
     layers = 2 * 2048 * (10 * 640 + 60 * 1280)
     projection = (1024 + 1) * 4 * 2048 + 2 * 2048
-    assert sum(p.numel() for p in adapter.parameters()) == layers + projection + 2 * 1024 == 349_190_144
+    assert sum(p.numel() for p in adapter.parameters()) == layers + projection + 2 * 2048 == 349_192_192
     with torch.device("meta"):
         released = MediaAdapter.of(unet, 1280)
     assert round(2 * (sum(p.numel() for p in released.parameters()) - released.slots.numel()) / 1e6) == 703
@@ -412,3 +416,92 @@ def test_what_cannot_be_done_is_said(adapted, tiny_bundle):
     flow = load(tiny_bundle("flow"), device="cpu").denoiser
     with pytest.raises(ModelError, match="a flow transformer cannot be told pictures"):
         flow(torch.zeros(1, 16, 8, 8), T_B[:1], torch.zeros(1, 5, 72), torch.zeros(1, 56), media_BSE=media[:1])
+
+
+@pytest.fixture
+def any2pix_bundle(tiny_bundle, tmp_path):
+    """A bundle with an adapter that says something; there is nothing else in its any2pix/."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle("instruct"), folder)
+    unet = load(folder, "cpu").denoiser.unet
+    before = fingerprint(folder)
+    save_adapter(taught(unet), folder, torch.float32)
+    (folder / "any2pix" / "config.json").write_text("{}")
+    assert fingerprint(folder) != before
+    return folder
+
+
+def test_it_comes_back_from_its_file(any2pix_bundle):
+    unet = load(any2pix_bundle, "cpu").denoiser.unet
+    adapter, back = taught(unet), load_adapter(any2pix_bundle, unet)
+    assert back.config == adapter.config
+    assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in adapter.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in back.parameters())
+    assert {p.dtype for p in load_adapter(any2pix_bundle, unet, torch.bfloat16).parameters()} == {torch.bfloat16}
+    before = fingerprint(any2pix_bundle)
+    save_adapter(adapter, any2pix_bundle)  # in half precision
+    assert fingerprint(any2pix_bundle) != before
+    torch.testing.assert_close(load_adapter(any2pix_bundle, unet).slots, adapter.slots, atol=1e-3, rtol=1e-3)
+
+
+def test_a_bundle_has_one_adapted_denoiser(any2pix_bundle):
+    bundle = load(any2pix_bundle, "cpu")
+    assert "any2pix" in bundle.capabilities
+    assert bundle.denoiser.adapter is None
+    adapted = bundle.adapted()
+    assert adapted is bundle.adapted()
+    assert adapted.unet is bundle.denoiser.unet
+    draw = torch.Generator().manual_seed(5)
+    x, tokens, media = (torch.randn(3, *shape, generator=draw) for shape in ((4, 8, 8), (5, 32), (4, WIDTH)))
+    before = bundle.denoiser(x, T_B, tokens)
+    assert (adapted(x, T_B, tokens, media_BSE=media) - before).abs().max() > 1e-3
+    assert torch.equal(adapted(x, T_B, tokens), before)
+    tuned = with_weights(bundle.denoiser, {"unet.conv_in.bias": torch.ones(32)})
+    bent = replace(bundle, denoiser=tuned, tuned="bent").adapted()
+    assert (bent.unet, bent.adapter) == (tuned.unet, adapted.adapter)
+    save_adapter(MediaAdapter.of(bundle.denoiser.unet, WIDTH), any2pix_bundle)
+    assert torch.equal(load(any2pix_bundle, "cpu").adapted()(x, T_B, tokens, media_BSE=media), before)
+
+
+def test_a_bundle_without_one_says_so(tiny_bundle):
+    with pytest.raises(ModelError, match="needs a bundle that can 'any2pix'"):
+        load(tiny_bundle("instruct"), "cpu").adapted()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", None, "has no any2pix/adapter/config.json"),
+        ("config.json", '{"format": 2}', "is not of format 1"),
+        ("config.json", '{"format": 1, "width": -1}', "is damaged"),
+        (
+            "config.json",
+            '{"format": 1, "width": 16, "text_width": 9, "hidden": [7], "tokens": 4, "locals": 3}',
+            "of another model",
+        ),
+        ("model.safetensors", None, "has no any2pix/adapter/model.safetensors"),
+        ("model.safetensors", "nonsense", "could not be loaded"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(any2pix_bundle, file, content, said):
+    path = any2pix_bundle / "any2pix" / "adapter" / file
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ModelError, match=said) as raised:
+        load(any2pix_bundle, "cpu").adapted()
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_that_are_not_finite_are_refused(any2pix_bundle):
+    unet = load(any2pix_bundle, "cpu").denoiser.unet
+    broken = taught(unet)
+    broken.slots[0, 0] = float("nan")
+    save_adapter(broken, any2pix_bundle)
+    with pytest.raises(ModelError, match="not finite"):
+        load_adapter(any2pix_bundle, unet)
+    lacking = load_file(any2pix_bundle / "any2pix" / "adapter" / "model.safetensors")
+    del lacking["ip_adapter.3.to_k_ip.weight"]
+    save_file(lacking, any2pix_bundle / "any2pix" / "adapter" / "model.safetensors")
+    with pytest.raises(ModelError, match="to_k_ip"):
+        load_adapter(any2pix_bundle, unet)

@@ -12,11 +12,14 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from paintover.errors import ModelError
 from paintover.models import hub, sd3, sdxl
+from paintover.models.adapter import MediaAdapter
+from paintover.models.adapter_file import load_adapter
 from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, SmallerCodec, TinyCodec
 from paintover.models.denoiser import Denoiser
 from paintover.models.description import NETWORKS, Card, Description, describe
@@ -114,6 +117,23 @@ class Bundle:
                 _language[key] = load_mllm(self.folder, self.denoiser.device, bits)
             return _language[key]
 
+    def adapted(self) -> Denoiser:
+        """Its denoiser with its media adapter, which is loaded when first asked for, and kept until another one is.
+
+        The same door each time: those who ask share their calls. Raises ModelError.
+        """
+        self.require("any2pix", "unet")
+        door: Any = self.denoiser
+        with _one_at_a_time:
+            key = (self.folder, signature(self.folder), door.device, door.dtype)
+            if key not in _adapters:
+                _adapters.clear()  # before: as a language model
+                _adapters[key] = load_adapter(self.folder, door.unet)
+            adapter = _adapters[key]
+            if door not in _adapted or _adapted[door].adapter is not adapter:
+                _adapted[door] = door.adapted(adapter)
+            return _adapted[door]
+
     def require(self, *needs: str, editor: str | None = None) -> None:
         """Raises ModelError when the bundle lacks one of the capabilities, saying which bundles have all of them."""
         capability = next((need for need in needs if need not in self.capabilities), None)
@@ -174,6 +194,8 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 _language: dict[tuple[object, ...], Mllm] = {}  # one at most
+_adapters: dict[tuple[object, ...], MediaAdapter] = {}  # likewise
+_adapted: WeakKeyDictionary[Denoiser, Denoiser] = WeakKeyDictionary()  # a bundle's door: the same with an adapter
 _one_at_a_time = threading.Lock()  # the libraries change settings of the whole process while they load
 
 
