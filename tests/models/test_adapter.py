@@ -89,14 +89,15 @@ def adapted() -> Denoiser:
 @pytest.mark.parametrize("make", [small, sdxl])
 @torch.no_grad()
 def test_it_says_what_diffusers_ip_adapter_says(make):
-    """With the same weights, by the same names; the slot's vector, which it does not know, added beforehand."""
+    """With the same weights, by the same names; the slot's vector, which it does not know, by its bias."""
     unet, theirs = make(), make()
     xl = make is sdxl
     adapter = taught(unet, locals=0)
     state = adapter.state_dict()
+    given = state | {"image_proj.proj.bias": state["image_proj.proj.bias"] + state["slots"][0].repeat(adapter.tokens)}
     theirs._load_ip_adapter_weights(
         {
-            "image_proj": {name.removeprefix("image_proj."): t for name, t in told_slot.items() if name.startswith("image_proj.")},
+            "image_proj": {name.removeprefix("image_proj."): t for name, t in given.items() if name.startswith("image_proj.")},
             "ip_adapter": {name.removeprefix("ip_adapter."): t for name, t in state.items() if name.startswith("ip_adapter.")},
         },
         low_cpu_mem_usage=False,

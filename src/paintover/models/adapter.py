@@ -25,7 +25,8 @@ class MediaAdapter(nn.Module):
     """IP-Adapter (Ye et al. 2023) for embeddings of any medium, the first of which is of the whole, all others of objects.
 
     Every cross-attention of a UNet says Attn(q, K, V) + scale Attn(q, K_ip, V_ip): its words' keys and values, and those of
-    `tokens` tokens that each embedding becomes, once a learnt vector of its slot is added: slots_2E, global and local.
+    `tokens` tokens that each embedding becomes, to which a learnt vector of its slot is added: slots_2D, global and local.
+    (So it is in InstructAny2Pix's release.)
 
     width: E of the embeddings. text_width: D of the tokens. hidden: the widths of the UNet's cross-attentions, in the order
     of diffusers' `attn_processors`. locals: how many embeddings there are beside the first. Parameters are named as in
@@ -39,7 +40,7 @@ class MediaAdapter(nn.Module):
         }  # fmt: skip
         self.width, self.text_width, self.tokens, self.locals = width, text_width, tokens, locals
         self.scale = 1.0
-        self.slots = nn.Parameter(0.02 * torch.randn(2, width))
+        self.slots = nn.Parameter(0.02 * torch.randn(2, text_width))
         self.image_proj = nn.ModuleDict({"proj": nn.Linear(width, tokens * text_width), "norm": nn.LayerNorm(text_width)})
         # Numbered as in IP-Adapter's files: every second attention, the first of which is 0, is one to words.
         self.ip_adapter = nn.ModuleDict({str(2 * n + 1): _layer(text_width, size) for n, size in enumerate(hidden)})
@@ -81,10 +82,9 @@ class MediaAdapter(nn.Module):
         return kept[1]
 
     def _made(self, media_BSE: Tensor) -> Tensor:
-        slots_SE = self.slots[[0] + [1] * self.locals]
-        told_BSE = media_BSE.to(self.slots) + slots_SE
-        tokens_BTD = self.image_proj["proj"](told_BSE).unflatten(2, (self.tokens, -1)).flatten(1, 2)
-        return self.image_proj["norm"](tokens_BTD)
+        slots_SD = self.slots[[0] + [1] * self.locals]
+        tokens_BSTD = self.image_proj["proj"](media_BSE.to(self.slots)).unflatten(2, (self.tokens, -1)) + slots_SD[:, None]
+        return self.image_proj["norm"](tokens_BSTD.flatten(1, 2))
 
     def told(self, unet: UNet2DConditionModel, tokens_BLD: Tensor, media_BSE: Tensor) -> Told:
         """What this UNet can be given in the place of tokens_BLD, to be told these media beside them."""
