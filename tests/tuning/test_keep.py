@@ -272,7 +272,8 @@ def test_words_as_others_share_them(tmp_path):
         ({"unet.x.lora_A.weight": torch.zeros(2, 4), "unet.x.lora_magnitude_vector": torch.zeros(4)}, "DoRA"),
         ({"lora_unet_x.hada_w1_a": torch.zeros(2, 4)}, "LoHa"),
         ({"lora_unet_x.lora_down.weight": torch.zeros(2, 4)}, "no LoRA that can be read"),
-        ({"clip_l": torch.zeros(2, 4), "clip_g": torch.zeros(2, 4)}, "no learnt word"),
+        ({"clip_l": torch.zeros(2, 4), "clip_g": torch.zeros(3, 4)}, "no learnt word"),
+        ({"clip_l": torch.zeros(2, 4), "clip_h": torch.zeros(2, 4)}, "no learnt word"),
         ({"unet.x.lora_A.weight": torch.zeros(2, 4), "unet.x.weight": torch.zeros(2, 4)}, "'unet.x.weight'"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover.models.hub import is_hub_name
+from paintover.tuning import word_file
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
@@ -42,20 +43,35 @@ def card(
         f"---\n{head}\n---\n# {name}\n\n"
         f"{what[0].upper()}{what[1:]}, bent to a few pictures by paintover. What it makes resembles these pictures: "
         f"share it only where you may share them.\n\n| | |\n|---|---|\n{table}\n\n## Use\n\n"
-        f"{_use(base, whole, lora, bool(words))}"
+        f"{_use(base, whole, lora, words)}"
     )
 
 
-def _use(base: Bundle, whole: bool, lora: bool, words: bool) -> str:
+def _use(base: Bundle, whole: bool, lora: bool, words: Sequence[str]) -> str:
     flag = "--model FOLDER" if whole else f"--model {_called(base)[0]} --tuned FOLDER"
     use = f'```bash\npaintover imagine "..." {flag} -o out.png\n```\n'
     if base.description.encoder != "CLIPTextModel":  # diffusers has no pipeline for it
         return use
     steps = [f'pipe = DiffusionPipeline.from_pretrained("{"FOLDER" if whole else _called(base)[0].split("@")[0]}")']
     steps += ['pipe.load_lora_weights("FOLDER")'] if lora else []
-    steps += ['pipe.load_textual_inversion("FOLDER")'] if words else []
-    code = "\n".join(["from diffusers import DiffusionPipeline", "", *steps])
+    imports = ["from diffusers import DiffusionPipeline"]
+    if words and "text_encoder_2" in base.description.weighty:
+        imports.append("from safetensors.torch import load_file")
+        steps += [step for n, word in enumerate(words) for step in _told_twice(n, word)]
+    else:
+        steps += ['pipe.load_textual_inversion("FOLDER")'] if words else []
+    code = "\n".join([*imports, "", *steps])
     return f"{use}\nFOLDER is this one. With diffusers alone:\n\n```python\n{code}\n```\n"
+
+
+def _told_twice(n: int, word: str) -> list[str]:
+    """How SDXL's two encoders are taught the n-th word."""
+    readers = zip(word_file.XL, ("", "_2"), strict=True)
+    return [f'word = load_file("FOLDER/{word_file.name(n)}")'] + [
+        f'pipe.load_textual_inversion(word["{part}"], token={json.dumps(word)}, text_encoder=pipe.text_encoder{number}, '
+        f"tokenizer=pipe.tokenizer{number})"
+        for part, number in readers
+    ]
 
 
 def _called(base: Bundle) -> tuple[str, bool]:

@@ -17,13 +17,14 @@ from paintover.tuning import lora_file, word_file
 from paintover.tuning.card import card
 from paintover.tuning.names import UNET, UPSCALER, WORDS, below
 from paintover.tuning.weights import LORA, with_weights
+from paintover.tuning.words import widths
 
 if TYPE_CHECKING:
     from paintover.models.bundle import Bundle
     from paintover.models.denoiser import Denoiser
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-WORD_FILE = "learned_embeds.safetensors"
+WORD_FILE = word_file.name(0)
 OTHER_FILE = "paintover.safetensors"
 _OURS = {LORA_FILE, OTHER_FILE, "README.md", "model_index.json", "paintover.json", *PARTS}
 
@@ -40,10 +41,10 @@ def write(
     """Writes what was learnt (named as in `tuning.weights` and `tuning.words`) into a new folder, and returns it.
 
     A LoRA becomes pytorch_lora_weights.safetensors (`pipe.load_lora_weights(folder)`); words become learned_embeds.safetensors
-    (`pipe.load_textual_inversion(folder)`), of several one file each; whole weights become a bundle, the parts that were not
-    tuned being linked or copied from `base`, which `--model FOLDER` and diffusers' `from_pretrained` load. What diffusers knows
-    nothing of (Imagic's target) goes into paintover.safetensors. A card, README.md, says what it is, `about` among it.
-    beside: further files of ours, by their names.
+    (`pipe.load_textual_inversion(folder)`; of SDXL as the card says), of several one file each; whole weights become a bundle,
+    the parts that were not tuned being linked or copied from `base`, which `--model FOLDER` and diffusers' `from_pretrained`
+    load. What diffusers knows nothing of (Imagic's target) goes into paintover.safetensors. A card, README.md, says what it is,
+    `about` among it. beside: further files of ours, by their names.
 
     The folder is there whole or not at all. Raises RequestError where it exists (with `force`, only where it holds anything
     else than this writes), ModelError for weights that do not fit `base`.
@@ -67,7 +68,7 @@ def write(
             with_weights(_unet(base), lora)  # says what does not fit
             lora_file.write(part / LORA_FILE, lora)
         for n, (word, vectors_ND) in enumerate(words.items()):
-            word_file.write(part / (WORD_FILE if not n else f"learned_embeds_{n}.safetensors"), word, vectors_ND)
+            word_file.write(part / word_file.name(n), word, vectors_ND, widths(base.text))
         if other:
             lora_file.save(part / OTHER_FILE, other)
         text = card(folder.name, base, about or {}, whole=bool(whole), lora=bool(lora), words=list(words), other=bool(other))
@@ -116,7 +117,7 @@ def _file(path: Path) -> dict[str, Tensor]:
         return tensors
     if lora_file.is_lora(tensors):
         return lora_file.named(tensors, facts, path)
-    return {WORDS + word: vectors_ND for word, vectors_ND in word_file.named(tensors, path).items()}
+    return {WORDS + word: vectors_ND for word, vectors_ND in word_file.named(tensors, facts, path).items()}
 
 
 def _unet(base: Bundle) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -32,9 +33,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path} cannot be read as a safetensors file: {line}") from None
 
 
-def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(own, path, metadata={"format": "pt"})
+    save_file(own, path, metadata={"format": "pt", **(facts or {})})
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -61,7 +62,9 @@ def named(tensors: Mapping[str, Tensor], facts: Mapping[str, str], path: Path) -
         if any(mark in name for name in tensors):
             raise ModelError(f"{path} is a {sort}, which is not supported; only plain LoRAs are")
     try:
-        converted, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(dict(tensors))  # kohya's names to diffusers'
+        # Kohya's names to diffusers'; of SDXL by way of those that it was published under, its blocks counted through.
+        convert = StableDiffusionLoraLoaderMixin.lora_state_dict
+        converted, alphas = convert(dict(tensors), unet_config=SimpleNamespace(layers_per_block=2))
         # Files of 2023 name the UNet's modules without a prefix.
         plain = not any(name.startswith((UNET, "text_encoder")) for name in converted)
         converted = convert_unet_state_dict_to_peft({UNET + name if plain else name: t for name, t in converted.items()})

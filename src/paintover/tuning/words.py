@@ -14,24 +14,31 @@ from torch import Tensor, nn
 from paintover.conditions.alone import alone
 from paintover.errors import ModelError
 from paintover.models.text import CLIPText, SentenceText, TextEncoder
+from paintover.models.text_sdxl import SDXLText
+
+Teachable = CLIPText | SentenceText | SDXLText
 
 
 class WithWords:
     """A text encoder that knows some words more. `words`: each with its vectors_ND, which are read as N tokens.
 
     A word is found wherever it stands alone ("zwx", not "zwxy"), in any case, and goes before what the encoder took it for.
+    SDXL's encoder is two in one: a vector is what the first is to read, and behind it what the second is.
     """
 
-    def __init__(self, base: CLIPText | SentenceText, words: Mapping[str, Tensor]) -> None:
+    def __init__(self, base: Teachable, words: Mapping[str, Tensor]) -> None:
         self.base, self.words = base, dict(words)
         self.length, self.width, self.pooled_width = base.length, base.width, base.pooled_width
         # Each vector has a mark of its own in the tokenizer's vocabulary, that no text holds by chance.
         marks = {word: [f"<|{n}:{k}|>" for k in range(len(own))] for n, (word, own) in enumerate(self.words.items())}
-        self._inner: Any = copy.copy(base)
-        self._inner.tokenizer = _knowing(base.tokenizer, list(chain(*marks.values())))
-        first = self._inner.tokenizer.get_vocab()["<|0:0|>"]
-        self._inner.model = _sharing(base.model)
-        self._inner.model.set_input_embeddings(_Door(_table(base), first, list(self.words.values())))
+        taught, begin = [], 0
+        for model, tokenizer in _readers(base):
+            tokenizer, table = _knowing(tokenizer, list(chain(*marks.values()))), model.get_input_embeddings()
+            first, model = tokenizer.get_vocab()["<|0:0|>"], _sharing(model)
+            model.set_input_embeddings(_Door(table, first, list(self.words.values()), begin))
+            taught.append((model, tokenizer))
+            begin += table.embedding_dim
+        self._inner = _read_by(base, taught)
         ordered = sorted(self.words, key=len, reverse=True)
         self._pattern = re.compile("|".join(f"({alone(word)})" for word in ordered), re.IGNORECASE)
         self._spelt = [f" {' '.join(marks[word])} " for word in ordered]
@@ -73,7 +80,7 @@ def with_words(text: TextEncoder, words: Mapping[str, Tensor]) -> TextEncoder:
         base, words = text.base, {**text.words, **words}
     else:
         base = teachable(text)
-    width = _table(base).embedding_dim
+    width = sum(widths(base))
     for word, vectors_ND in words.items():
         if not word.strip():
             raise ModelError("a learnt word has no letters; give it a name")
@@ -83,11 +90,19 @@ def with_words(text: TextEncoder, words: Mapping[str, Tensor]) -> TextEncoder:
     return WithWords(base, words)
 
 
-def teachable(text: TextEncoder) -> CLIPText | SentenceText:
+def teachable(text: TextEncoder) -> Teachable:
     """The encoder itself. Raises ModelError for one that cannot be taught words."""
-    if isinstance(text, (CLIPText, SentenceText)):
+    if isinstance(text, Teachable):
         return text
-    raise ModelError("this model's text encoder cannot be taught words; use a model of the Stable Diffusion 1 or 2 family")
+    raise ModelError(
+        "this model's text encoder cannot be taught words; use a model of the Stable Diffusion 1 or 2 family, or SDXL's"
+    )
+
+
+def widths(text: TextEncoder) -> list[int]:
+    """Of what each of the encoder's readers is taught of a word, in order: of SDXL two, of others one."""
+    base = text.base if isinstance(text, WithWords) else teachable(text)
+    return [model.get_input_embeddings().embedding_dim for model, _ in _readers(base)]
 
 
 def vectors(text: TextEncoder, words: str, count: int) -> Tensor:
@@ -97,29 +112,45 @@ def vectors(text: TextEncoder, words: str, count: int) -> Tensor:
     n = base.count(words)
     if not n:
         raise ModelError(f"{words!r} is no word to this model; name one that it knows")
-    if isinstance(base, CLIPText):
-        ids = base.tokenizer(words, truncation=True, max_length=base.length)["input_ids"]
-    else:
-        ids = base.tokenizer.encode(words).ids
-    known_KD = _table(base).weight.detach()[ids[1 : n + 1]]
+    known = []
+    for model, tokenizer in _readers(base):
+        if isinstance(base, SentenceText):
+            ids = tokenizer.encode(words).ids
+        else:
+            ids = tokenizer(words, truncation=True, max_length=base.length)["input_ids"]
+        known.append(model.get_input_embeddings().weight.detach()[ids[1 : n + 1]])
+    known_KD = torch.cat(known, dim=1)
     return nn.functional.adaptive_avg_pool1d(known_KD.T[None].float(), count)[0].T.contiguous()
 
 
-def _table(text: CLIPText | SentenceText) -> nn.Embedding:
-    table: Any = text.model.get_input_embeddings()
-    return table
+def _readers(text: Teachable) -> list[tuple[Any, Any]]:
+    """Models and their tokenizers."""
+    return list(text.clips) if isinstance(text, SDXLText) else [(text.model, text.tokenizer)]
+
+
+def _read_by(text: Any, readers: list[tuple[Any, Any]]) -> Any:
+    """The encoder once more, with these in the places of its own."""
+    made = copy.copy(text)
+    if isinstance(text, SDXLText):
+        made.clips = readers
+    else:
+        [(made.model, made.tokenizer)] = readers
+    return made
 
 
 class _Door(nn.Module):
-    """An embedding table and, from the number `first` on, vectors of one's own: beside it, so that they alone may learn."""
+    """An embedding table and, from the number `first` on, vectors of one's own: beside it, so that they alone may learn.
 
-    def __init__(self, table: nn.Embedding, first: int, words: Sequence[Tensor]) -> None:
+    Of the words' vectors what begins at `begin` is meant, as wide as the table's.
+    """
+
+    def __init__(self, table: nn.Embedding, first: int, words: Sequence[Tensor], begin: int) -> None:
         super().__init__()
-        self.table, self.first = table, first
+        self.table, self.first, self.begin = table, first, begin
         self._own = list(words)  # no parameters of the model
 
     def forward(self, ids_BL: Tensor) -> Tensor:
-        own_ND = torch.cat(self._own).to(self.table.weight)
+        own_ND = torch.cat(self._own)[:, self.begin : self.begin + self.table.embedding_dim].to(self.table.weight)
         known_BL1 = (ids_BL < self.first)[..., None]
         known_BLD = self.table(ids_BL.clamp(max=self.table.num_embeddings - 1))
         return torch.where(known_BL1, known_BLD, own_ND[(ids_BL - self.first).clamp(min=0)])
@@ -134,6 +165,6 @@ def _knowing(tokenizer: Any, marks: list[str]) -> Any:
     return tokenizer
 
 
-def _sharing(model: nn.Module) -> nn.Module:
+def _sharing(model: nn.Module) -> Any:
     """The model once more, around the same tensors."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
