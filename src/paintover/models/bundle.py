@@ -20,6 +20,7 @@ from paintover.errors import ModelError
 from paintover.models import hub, sd3, sdxl
 from paintover.models.adapter import MediaAdapter
 from paintover.models.adapter_file import load_adapter
+from paintover.models.any2pix_file import Any2PixParts, load_any2pix
 from paintover.models.codec import Codec, KLCodec, LinearCodec, PixelUnshuffleCodec, SmallerCodec, TinyCodec
 from paintover.models.denoiser import Denoiser
 from paintover.models.description import NETWORKS, Card, Description, describe
@@ -27,6 +28,7 @@ from paintover.models.files import STEMS, complete, fingerprint, read_json, sign
 from paintover.models.flow import FlowDenoiser
 from paintover.models.kept import keep_text
 from paintover.models.listing import BUILTIN, list_bundles
+from paintover.models.media import MediaEncoder
 from paintover.models.mllm import Mllm
 from paintover.models.mllm_file import load_mllm
 from paintover.models.noise import alphas_cumprod
@@ -117,6 +119,29 @@ class Bundle:
                 _language[key] = load_mllm(self.folder, self.denoiser.device, bits)
             return _language[key]
 
+    def any2pix(self, bits: int = 16) -> Any2PixParts:
+        """What understands instructions with pictures and sounds in them, loaded and kept as `mllm`. Raises ModelError."""
+        self.require("any2pix")
+        with _one_at_a_time:
+            key = (self.folder, signature(self.folder), self.denoiser.device, bits)
+            if key not in _any2pix:
+                _any2pix.clear()
+                gc.collect()
+                _any2pix[key] = load_any2pix(self.folder, self.denoiser.device, bits)
+            return _any2pix[key]
+
+    def encoder(self) -> MediaEncoder:
+        """Its media encoder, loaded when first asked for, and kept until another one is. Raises ModelError."""
+        from paintover.models.encoder_file import load_encoder
+
+        self.require("any2pix")
+        with _one_at_a_time:
+            key = (self.folder, signature(self.folder), self.denoiser.device)
+            if key not in _encoders:
+                _encoders.clear()
+                _encoders[key] = load_encoder(self.folder, self.text, self.denoiser.device)
+            return _encoders[key]
+
     def adapted(self) -> Denoiser:
         """Its denoiser with its media adapter, which is loaded when first asked for, and kept until another one is.
 
@@ -194,6 +219,8 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 _language: dict[tuple[object, ...], Mllm] = {}  # one at most
+_any2pix: dict[tuple[object, ...], Any2PixParts] = {}  # likewise
+_encoders: dict[tuple[object, ...], MediaEncoder] = {}  # likewise
 _adapters: dict[tuple[object, ...], MediaAdapter] = {}  # likewise
 _adapted: WeakKeyDictionary[Denoiser, Denoiser] = WeakKeyDictionary()  # a bundle's door: the same with an adapter
 _one_at_a_time = threading.Lock()  # the libraries change settings of the whole process while they load

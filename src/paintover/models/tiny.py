@@ -20,6 +20,7 @@ Kind = Literal[
     "cascade",
     "mgie",
     "mgie-builtin",
+    "any2pix",
     "sdxl",
     "sdxl-refiner",
     "sdxl-instruct",
@@ -37,9 +38,10 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
     Stable Diffusion 3 in small (rectified flow, 16 channels, two CLIPs and a T5): StableDiffusion3Pipeline loads it. "cascade"
     is DeepFloyd IF in small (pixels of 8 x 8 and then of 32 x 32, T5): IFPipeline loads it, and IFSuperResolutionPipeline
     its upscaler/. "mgie" and "mgie-builtin" are "instruct" and "builtin" with a multimodal language model beside them (LLaVA in
-    small, 32 x 32 pixels, one token a letter) and an edit head. "sdxl" is SDXL in small (two CLIPs, sizes told as numbers,
-    transformers of two blocks), "sdxl-refiner" with its refiner beside it, "sdxl-instruct" with channels for a source:
-    StableDiffusionXLPipeline and StableDiffusionXLInstructPix2PixPipeline load them. Raises ModelError for another kind.
+    small, 32 x 32 pixels, one token a letter) and an edit head; "any2pix" is "mgie-builtin" with any2pix/ as well, and so can
+    do everything. "sdxl" is SDXL in small (two CLIPs, sizes told as numbers, transformers of two blocks), "sdxl-refiner" with
+    its refiner beside it, "sdxl-instruct" with channels for a source: StableDiffusionXLPipeline and
+    StableDiffusionXLInstructPix2PixPipeline load them. Raises ModelError for another kind.
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind {kind!r} of tiny bundle; use one of {', '.join(get_args(Kind))}")
@@ -52,6 +54,10 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
         elif kind == "mgie-builtin":
             _builtin(folder)
             _mgie(folder, queries=16)
+        elif kind == "any2pix":
+            _builtin(folder)
+            _mgie(folder, queries=16)
+            _any2pix(folder)
         elif kind == "mgie":
             _stable_diffusion(folder, "instruct")
             _mgie(folder, queries=77)
@@ -352,6 +358,54 @@ def _mgie(folder: Path, queries: int) -> None:
     model: Any = LlavaForConditionalGeneration(config)
     head = EditHead(32, hidden=32, queries=queries, out=32, layers=1, heads=4, feedforward=64)
     save_mllm(Mllm(model, tokenizer, head, wording, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), folder, torch.float32)
+
+
+def _any2pix(folder: Path) -> None:
+    from tokenizers import decoders
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from paintover.models.adapter import MediaAdapter
+    from paintover.models.adapter_file import save_adapter
+    from paintover.models.any2pix import Any2Pix, projectors
+    from paintover.models.any2pix_file import Any2PixParts, save_any2pix
+    from paintover.models.any2pix_settings import Any2PixSettings
+    from paintover.models.any2pix_wording import Any2PixWording
+    from paintover.models.bundle import load
+    from paintover.models.encoder_file import save_encoder
+    from paintover.models.prior import Prior, PriorConfig
+    from paintover.models.small_encoder import SmallEncoder
+
+    width, wording = 24, Any2PixWording()
+    bundle: Any = load(folder, "cpu")
+    letters = _letters()
+    letters.decoder = decoders.WordPiece()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters, bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
+    )
+    tokenizer.add_tokens(list(wording.tokens), special_tokens=True)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            initializer_range=0.3,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    language = Any2Pix(model, tokenizer, *projectors(width, 32), wording)
+    prior = Prior(PriorConfig(width, 32, 2, 4))
+    save_any2pix(Any2PixParts(language, prior, Any2PixSettings(wording, prior.config)), folder, torch.float32)
+    save_encoder(SmallEncoder(bundle.text, width, 32, (32, 32), (32, 32)), folder, torch.float32)
+    adapter: Any = MediaAdapter.of(bundle.denoiser.unet, width)
+    for layer in adapter.ip_adapter.values():
+        torch.nn.init.normal_(layer["to_v_ip"].weight, std=0.2)  # what is told of media is to be seen
+    save_adapter(adapter, folder, torch.float32)
 
 
 def _letters() -> Any:
