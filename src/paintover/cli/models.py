@@ -128,6 +128,30 @@ def new_mgie(
     print(out)
 
 
+@group.command()
+def new_any2pix(
+    *,
+    base: Annotated[str, typer.Option(help="A diffusion model: builtin, a folder in the diffusers layout, or owner/name.")],
+    encoder: Annotated[Path, typer.Option(help="A media encoder's folder, as bundles have it in any2pix/encoder.")],
+    out: OutFolder,
+    language: Annotated[
+        Path | None, typer.Option(help="A LLaMA in transformers' layout (default: a small one, of the base's own words).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is new.")] = 0,
+    force: Force = False,
+) -> None:
+    """Make an InstructAny2Pix that is not trained yet: what `train any2pix` starts from.
+
+    The base gets the media encoder, a language model with projectors to and from its space, a refinement prior, and an adapter
+    by which its UNet can be told of pictures and sounds.
+    """
+    from paintover.models.any2pix_new import new_any2pix as make
+    from paintover.models.bundle import find
+
+    make(find(base)[0], out, encoder, language, seed=seed, force=force)
+    print(out)
+
+
 def _licences(accepted: bool) -> None:
     from paintover.models.mgie_card import LICENCES
 
