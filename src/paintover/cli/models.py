@@ -63,7 +63,9 @@ def mgie(
 
     The licences are shown, and to be accepted, first. Of .bin and .pt files only tensors are read: nothing in them can run.
     """
-    _licences(accept)
+    from paintover.models.mgie_card import LICENCES
+
+    _licences(accept, LICENCES)
     from paintover.models.bundle import find
     from paintover.models.mgie_import import import_mgie
 
@@ -85,11 +87,40 @@ def llava(
     force: Force = False,
 ) -> None:
     """Import LLaVA alone, as a folder of transformers (LlavaForConditionalGeneration): what `new-mgie` starts from."""
-    _licences(accept)
+    from paintover.models.mgie_card import LICENCES
+
+    _licences(accept, LICENCES)
     from paintover.models.llava_import import import_llava
 
     with counted("converting") as report:
         import_llava(llava, out, llama=llama, vision=vision, force=force, report=report)
+    print(out)
+
+
+@imports.command()
+def any2pix(
+    release: Annotated[list[Path], typer.Argument(help="The folders of the release, in which its files keep their names.")],
+    *,
+    base: Annotated[str, typer.Option(help="Stable Diffusion XL: a folder in the diffusers layout, or owner/name of the hub.")],
+    out: OutFolder,
+    accept: Accept = False,
+    force: Force = False,
+) -> None:
+    """Import InstructAny2Pix's released weights (Li et al. 2023) with the ImageBind and the SDXL that they belong to.
+
+    The licences are shown, and to be accepted, first: ImageBind's forbids commercial use. Of .bin and .pth files only tensors
+    are read: nothing in them can run.
+    """
+    from paintover.models.any2pix_card import LICENCES
+
+    _licences(accept, LICENCES)
+    from paintover.models.any2pix_import import import_any2pix
+    from paintover.models.bundle import find
+
+    with counted("converting") as report:
+        odd = import_any2pix(release, find(base)[0], out, force=force, report=report)
+    for line in odd:
+        tell(f"paintover: {line}")
     print(out)
 
 
@@ -152,9 +183,7 @@ def new_any2pix(
     print(out)
 
 
-def _licences(accepted: bool) -> None:
-    from paintover.models.mgie_card import LICENCES
-
-    print(LICENCES, file=sys.stderr)
+def _licences(accepted: bool, licences: str) -> None:
+    print(licences, file=sys.stderr)
     if not accepted:
         raise RequestError("say that you keep to these licences: --accept-licences")

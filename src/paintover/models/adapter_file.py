@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,8 +28,12 @@ def save_adapter(adapter: MediaAdapter, folder: Path, dtype: torch.dtype = torch
     place.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous().cpu() for name, tensor in adapter.state_dict().items()}
     save_file(state, place / f"{STEMS[_PART]}.safetensors")
-    text = json.dumps({"format": _FORMAT, **adapter.config}, indent=1)
-    (place / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_config(adapter.config, place)
+
+
+def write_config(config: Mapping[str, Any], place: Path) -> None:
+    """Of an adapter with these arguments, into its folder."""
+    (place / "config.json").write_text(json.dumps({"format": _FORMAT, **config}, indent=1) + "\n", encoding="utf-8")
 
 
 def load_adapter(folder: Path, unet: UNet2DConditionModel, dtype: torch.dtype | None = None) -> MediaAdapter:

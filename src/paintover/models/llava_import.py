@@ -23,7 +23,7 @@ from paintover.models.wording import Wording
 if TYPE_CHECKING:
     from transformers import LlavaConfig, PreTrainedTokenizerFast
 
-_TEXT = (
+LLAMA = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act"),
     *("max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "initializer_range"),
 )
@@ -124,7 +124,7 @@ def config_of(llava: OldLlava, rows: int, image_token: int, tokenizer: PreTraine
     if not all(key in seen for key in ("hidden_size", "num_hidden_layers", "image_size", "patch_size")):
         raise ModelError(f"{llava.vision / 'config.json'} describes no CLIP vision tower")
     tower = CLIPVisionConfig(**{key: seen[key] for key in _VISION if seen.get(key) is not None})
-    text = {key: llava.config[key] for key in _TEXT if llava.config.get(key) is not None}
+    text = {key: llava.config[key] for key in LLAMA if llava.config.get(key) is not None}
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = LlavaConfig(
         vision_config=tower,

@@ -73,6 +73,8 @@ class Prior(nn.Module):
                 embd_pdrop=0.0,
                 attn_pdrop=0.0,
                 use_cache=False,
+                bos_token_id=None,
+                eos_token_id=None,
             )
         )
 

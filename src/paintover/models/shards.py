@@ -157,9 +157,19 @@ def _pickle(file: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
         raise ModelError(
             f"{file} cannot be read ({_line(error)}); expected what torch.save wrote since torch 1.6, with nothing but tensors"
         ) from None
+    if isinstance(opened, dict):
+        opened = _flat(opened)
     if not isinstance(opened, dict) or not all(isinstance(value, Tensor) for value in opened.values()):
         raise ModelError(f"{file} holds no named tensors; expected a state dict")
     return opened, {str(name): tuple(tensor.shape) for name, tensor in opened.items()}
+
+
+def _flat(opened: dict[str, Any]) -> dict[str, Any]:
+    """State dicts within the dict (IP-Adapter's files hold two of them) become part of it, their names joined by a dot."""
+    made: dict[str, Any] = {}
+    for name, value in opened.items():
+        made |= {f"{name}.{inner}": tensor for inner, tensor in value.items()} if isinstance(value, dict) else {name: value}
+    return made
 
 
 def _line(error: BaseException) -> str:
