@@ -105,10 +105,11 @@ def matches(printed: str, said: str) -> bool:
 
 @pytest.fixture(scope="session")
 def like_stable_diffusion(tmp_path_factory) -> Path:
-    """Folders that users would have: Stable Diffusion, InstructPix2Pix, Stable Diffusion 3 and DeepFloyd IF in small."""
+    """Folders that users would have: Stable Diffusion, InstructPix2Pix, SDXL, Stable Diffusion 3 and DeepFloyd IF in small."""
     folder = tmp_path_factory.mktemp("bundles")
     tiny(folder / "stable-diffusion", "text-to-image")
     tiny(folder / "instruct-pix2pix", "instruct")
+    tiny(folder / "sdxl", "sdxl-refiner")
     tiny(folder / "stable-diffusion-3", "flow")
     tiny(folder / "cascade", "cascade")
     return folder

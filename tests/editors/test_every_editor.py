@@ -13,6 +13,7 @@ from paintover.editors.editor import Context
 from paintover.editors.tuned import Tuned
 from paintover.engine.engine import Engine
 from paintover.models.bundle import Bundle, load
+from paintover.models.tiny import Kind, tiny
 from paintover.orders.order import request_for
 from paintover.path.inversion import INVERSIONS
 from paintover.path.start import noise
@@ -67,6 +68,28 @@ def test_any_aspect_ratio_in_any_precision(name, size_HW, dtype, tiny_bundle):
     assert end.shape[-2:] == size_HW
     assert end.dtype == torch.float32
     assert end.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory) -> list[Bundle]:
+    """Two encoders, sizes told as numbers, transformers of several blocks: to edit by captions, and by instructions."""
+    kinds: tuple[Kind, ...] = ("sdxl", "sdxl-instruct")
+    return [load(tiny(tmp_path_factory.mktemp(kind), kind), "cpu") for kind in kinds]
+
+
+@EVERY
+def test_sdxl(name, sdxl):
+    bundle = next((one for one in sdxl if {*registry.get(name).needs} <= one.capabilities), None)
+    if bundle is None:
+        pytest.skip("needs what SDXL alone has not")
+    for words in ("a cow", "the sea"):
+        end, rows = latents(name, bundle, 4, (4, 14), words=words)
+        assert end.shape == (1, 4, 4, 14)
+        assert end.isfinite().all()
+        assert rows
+        if words == "a cow":
+            first = end
+    assert not torch.equal(first, end)
 
 
 @EVERY

@@ -14,6 +14,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
+from paintover.conditions.mgie import pooled
 from paintover.conditions.prompt import prompts
 from paintover.editors import registry
 from paintover.editors.editor import Context, schedule_of
@@ -89,28 +90,28 @@ def test_the_bundle_is_what_diffusers_loads(bundle, pipeline, finisher):
 @pytest.mark.parametrize("words", [WORDS, "Cows!! ", "a cow " * 40])
 def test_words_become_what_the_pipeline_makes_of_them(bundle, pipeline, words):
     theirs = pipeline.encode_prompt(words, device="cpu", negative_prompt=words)
-    tokens, pooled = bundle.text.encode([words])
-    for ours, others in ((tokens, theirs[:2]), (pooled, theirs[2:])):
+    tokens, vector = bundle.text.encode([words])
+    for ours, others in ((tokens, theirs[:2]), (vector, theirs[2:])):
         for other in others:
             torch.testing.assert_close(ours, other, rtol=0, atol=1e-6)
-    assert (tokens.shape, pooled.shape) == ((1, 77, 56), (1, 24))
+    assert (tokens.shape, vector.shape) == ((1, 77, 56), (1, 24))
     assert bundle.text.cuts(words) == (len(words) > 77)
     assert bundle.text.count(words) == len(words.replace(" ", "")[:75])
 
 
 def test_no_words_are_zeros_where_the_model_was_trained_so(bundle, pipeline, copy):
-    _, tokens, _, pooled = pipeline.encode_prompt(WORDS, device="cpu")
+    _, tokens, _, vector = pipeline.encode_prompt(WORDS, device="cpu")
     ours = bundle.text.encode(["", WORDS])
-    for one, other in zip(ours, (tokens, pooled), strict=True):
+    for one, other in zip(ours, (tokens, vector), strict=True):
         assert torch.equal(one[:1], other)
         assert not other.any()
         assert one[1].any()
     rewrite(copy / "model_index.json", force_zeros_for_empty_prompt=False)
     said, spoken = load(copy, device="cpu").text.encode([""])
     pipe = StableDiffusionXLPipeline.from_pretrained(copy)
-    _, tokens, _, pooled = pipe.encode_prompt(WORDS, device="cpu")
+    _, tokens, _, vector = pipe.encode_prompt(WORDS, device="cpu")
     torch.testing.assert_close(said, tokens, rtol=0, atol=1e-6)
-    torch.testing.assert_close(spoken, pooled, rtol=0, atol=1e-6)
+    torch.testing.assert_close(spoken, vector, rtol=0, atol=1e-6)
     assert said.any()
 
 
@@ -162,6 +163,15 @@ def test_an_instruction_is_followed_as_by_the_pipeline(tiny_bundle):
     ours = run(walk(noise(SEED, SHAPE), schedule_of(bundle).steps(5), dual(told, null, 7.5, 1.5)), bundle.denoiser)
     assert bundle.capabilities == {"instruct", "unet"}
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_a_language_models_guidance_tells_no_vector_of_the_whole(tiny_bundle):
+    """MGIE's is as wide as the tokens, SDXL's is not: then it is told what it is told without words."""
+    denoiser = load(tiny_bundle("sdxl-instruct"), device="cpu").denoiser
+    tokens = torch.randn(2, 77, 56, generator=draw())
+    told = pooled(denoiser, tokens)
+    assert torch.equal(told, torch.zeros(2, 24))
+    assert denoiser(torch.randn(2, 4, 8, 8), torch.tensor([4, 800]), tokens, told).isfinite().all()
 
 
 def context(bundle, steps):

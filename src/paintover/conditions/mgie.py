@@ -23,9 +23,14 @@ def told(mllm: Mllm, denoiser: Denoiser, hidden_BND: Tensor) -> tuple[Tensor, Te
 
 
 def pooled(denoiser: Denoiser | FlowDenoiser, tokens_BLD: Tensor) -> Tensor | None:
-    """The vector of the whole, pooled_BD, that `told` tells beside U; None for a denoiser that takes none."""
+    """The vector of the whole, pooled_BD, that `told` tells beside U; None for a denoiser that takes none.
+
+    Where it has another width than U's (SDXL's is of another encoder), it is zeros, which SDXL is told without words.
+    """
     if denoiser.pooled_width is None:
         return None
+    if denoiser.pooled_width != tokens_BLD.shape[-1]:
+        return tokens_BLD.new_zeros(len(tokens_BLD), denoiser.pooled_width)
     return functional.normalize(tokens_BLD.mean(dim=1), dim=-1) * tokens_BLD.shape[-1] ** 0.5
 
 

@@ -43,6 +43,13 @@ _HUB = (
         "creativeml-openrail-m",
     ),
     Listing(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "hub",
+        frozenset({"text-to-image", "unet"}),
+        "SDXL base 1.0: pictures from words (1024 px).",
+        "openrail++",
+    ),
+    Listing(
         "stabilityai/stable-diffusion-3.5-medium",
         "hub",
         frozenset({"text-to-image", "flow"}),
