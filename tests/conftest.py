@@ -24,7 +24,7 @@ def tiny_bundle(tmp_path_factory) -> Path:
     """The built-in model in small, with random weights: it can do everything, in 64 x 64 pixels."""
     from paintover.models.tiny import tiny
 
-    return tiny(tmp_path_factory.mktemp("tiny"), "mgie-builtin")
+    return tiny(tmp_path_factory.mktemp("tiny"), "any2pix")
 
 
 DARK, LIGHT = np.full((20, 30, 3), 20, np.uint8), np.full((30, 20, 3), 230, np.uint8)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paintover.path.predict import Path, Preparation
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """A command line's "8"."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
@@ -35,7 +35,7 @@ class ExpressiveKnobs(Knobs):
     guided_by: Literal["head", "text"] = Field(
         "head", description="the edit follows what the model imagined, or its words, read by the text encoder"
     )
-    bits: Annotated[Literal[16, 8, 4], BeforeValidator(_number)] = Field(
+    bits: Annotated[Literal[16, 8, 4], BeforeValidator(number)] = Field(
         16, description="of each weight of the language model: 8 and 4 take less memory, and need bitsandbytes"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+from paintover.editors.any2pix import Any2Pix
 from paintover.editors.diffedit import DiffEdit
 from paintover.editors.dreambooth import DreamBooth
 from paintover.editors.edit_friendly import EditFriendly
@@ -35,6 +36,7 @@ _ALL: tuple[Editor[Any], ...] = (
     Instruct(),
     MGIE(),
     LGIE(),
+    Any2Pix(),
     SDEdit(),
     MDPNoise(),
     MDPCondition(),

@@ -22,7 +22,7 @@ from paintover.models.quiet import quiet
 _PART = "any2pix"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Any2PixParts:
     """What of a bundle's any2pix/ understands: its language model and its prior, and what is to be known beside them."""
 

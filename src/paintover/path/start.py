@@ -1,4 +1,4 @@
-"""Where a path starts: noise, or a part-noised picture. (An inverted picture is `walk.invert`.)"""
+"""Where a path starts: noise, a part-noised picture, or between two noises. (An inverted picture is `walk.invert`.)"""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ def noises(seed: int, shape: Sequence[int], device: torch.device | str = "cpu") 
     """A seed's stream of noises, another one at each call; the first is `noise(seed, shape)`."""
     generator = torch.Generator().manual_seed(seed)
     return lambda: torch.randn(tuple(shape), generator=generator).to(device)
+
+
+def polar(x_BCHW: Tensor, y_BCHW: Tensor, alpha: float) -> Tensor:
+    """Between two noises, alpha of the way from y to x: m = alpha x + (1 - alpha) y, but as long as they are.
+
+    |polar| = alpha |x| + (1 - alpha) |y| (InstructAny2Pix; methods.md D.4): a plain mean of independent noises would be too
+    short, by sqrt(2) in the middle. alpha 1 is x itself, and 0 is y. B = 1.
+    """
+    if alpha in (0, 1):
+        return x_BCHW if alpha else y_BCHW
+    mean = alpha * x_BCHW + (1 - alpha) * y_BCHW
+    length = alpha * x_BCHW.norm() + (1 - alpha) * y_BCHW.norm()
+    return mean * (length / mean.norm().clamp_min(1e-12))
 
 
 def start_leaving(schedule: Schedule, left: float) -> float:
