@@ -211,6 +211,9 @@ def test_the_score_that_is_asked_for_is_heard(bundle):
     good, bad = (refiner.denoiser(x, t, c.tokens_BLD, refiner.told(c.pooled_BD, score)) for score in (6.0, 2.5))
     assert (good - bad).abs().max() > 1e-4
     assert refiner.text.encode([""])[0].any(), "a refiner reads the empty text"
+    told = c.tokens_BLD, refiner.told(c.pooled_BD, 6.0)
+    tuned = refiner.denoiser.around(refiner.denoiser.unet)
+    assert torch.equal(tuned(x, t, *told), good), "a door to other weights tells the same"
     with pytest.raises(ModelError, match="pooled text vector of width 25"):
         refiner.denoiser(x, t, c.tokens_BLD)
 
