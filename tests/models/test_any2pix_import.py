@@ -307,7 +307,7 @@ def check_prior(out: Path, made: Released) -> None:
     gpt = GPT2Model(GPT2Config(vocab_size=50, n_positions=1024, n_embd=E, n_layer=PRIOR_LAYERS, n_head=1)).eval()
     gpt.load_state_dict({name: state[f"model.{name}"] for name in gpt.state_dict()})
     expected = gpt(inputs_embeds=torch.cat(sequence, dim=1)).last_hidden_state[:, -1]
-    torch.testing.assert_close(prior.refine(e_BE, score_B, source=3), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(prior.refine(e_BE, score_B), expected, atol=1e-4, rtol=1e-3)
 
 
 @torch.no_grad()

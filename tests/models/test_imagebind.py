@@ -219,6 +219,17 @@ def test_it_is_a_media_encoder():
         encoder.read(["a dog"])
 
 
+def test_in_half_precision_it_says_about_the_same():
+    """As on an accelerator: inputs are brought to the weights' type, answers are float32 and of length 1."""
+    whole = ImageBindEncoder(made(seed=5))
+    half = ImageBindEncoder(made(seed=5).half())
+    picture = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    for a, b in ((half.see([picture]), whole.see([picture])), (half.hear([sound(3)]), whole.hear([sound(3)]))):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a.norm(dim=-1), torch.ones(1))
+        assert (a * b).sum() > 0.999
+
+
 def saved(folder, network):
     part = folder / "any2pix" / "encoder"
     part.mkdir(parents=True)

@@ -70,6 +70,8 @@ class Any2PixSettings:
             return "its prior's sizes are no whole numbers, 1 or more, hidden a multiple of heads"
         if type(prior.modalities) is not int or not 0 <= prior.modalities <= 1000:
             return f"modalities is {prior.modalities!r}"
+        if type(prior.source) is not int or not 0 <= prior.source < max(prior.modalities, 1):
+            return f"its prior's source is {prior.source!r}, of {prior.modalities} modalities"
         if self.encoder not in get_args(EncoderKind):
             return f"its encoder is {self.encoder!r}, expected one of {', '.join(get_args(EncoderKind))}"
         return None

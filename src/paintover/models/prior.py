@@ -19,8 +19,9 @@ class PriorConfig:
     """width: E. hidden, layers, heads: of the transformer. scale: the length that embeddings are read with.
 
     What only InstructAny2Pix's release has: modalities, how many sources of an embedding are told apart by a first token (0:
-    none are); text: (tokens, width) of the states of a text encoder that are read too. query: whether a learnt token asks for
-    the answer, which a linear layer reads off its state; without, as in the release, the last state is the answer.
+    none are), and source, which of them a language model's answers are said to be; text: (tokens, width) of the states of a
+    text encoder that are read too. query: whether a learnt token asks for the answer, which a linear layer reads off its state;
+    without, as in the release, the last state is the answer.
     """
 
     width: int = 256
@@ -29,13 +30,14 @@ class PriorConfig:
     heads: int = 4
     scale: float = 20.0
     modalities: int = 0
+    source: int = 0
     text: tuple[int, int] | None = None
     query: bool = True
 
     @classmethod
     def released(cls) -> PriorConfig:
         """The published sizes: GPT-2 medium, and the empty string as CLIP-H reads it (its beginning and its end)."""
-        return cls(1024, 1024, 24, 16, scale=100.0, modalities=10, text=(2, 1024), query=False)
+        return cls(1024, 1024, 24, 16, scale=100.0, modalities=10, source=3, text=(2, 1024), query=False)
 
 
 class Prior(nn.Module):
@@ -78,13 +80,13 @@ class Prior(nn.Module):
             )
         )
 
-    def refine(self, e_BE: Tensor, score_B: Tensor, source: int = 0) -> Tensor:
-        """y_BE for embeddings of any length and the scores that the answers shall have. source: which modality they are."""
+    def refine(self, e_BE: Tensor, score_B: Tensor, source: int | None = None) -> Tensor:
+        """y_BE for embeddings of any length and the scores that the answers shall have. source: None is the config's."""
         rows, config = len(e_BE), self.config
         score_BS = sines(score_B.to(e_BE.device)).to(e_BE.dtype)
         parts = [self._marked(1, self.media(functional.normalize(e_BE, dim=-1)[:, None] * config.scale))]
         if self.modality is not None:
-            parts.insert(0, self.modality.weight[source].expand(rows, 1, -1))
+            parts.insert(0, self.modality.weight[config.source if source is None else source].expand(rows, 1, -1))
         if self.text is not None:
             parts.append(self._marked(2, self.text(self.text_LD).expand(rows, -1, -1)))
         parts.append(self._marked(3, self.score(score_BS)[:, None]))
@@ -92,7 +94,7 @@ class Prior(nn.Module):
             parts.append(self.query.expand(rows, 1, -1))
         return self.out(self.model(inputs_embeds=torch.cat(parts, dim=1)).last_hidden_state[:, -1])
 
-    def guided(self, e_BE: Tensor, high: float, low: float, guidance: float, source: int = 0) -> Tensor:
+    def guided(self, e_BE: Tensor, high: float, low: float, guidance: float, source: int | None = None) -> Tensor:
         """y_low + guidance (y_high - y_low), of the same embeddings with a high and with a low score.
 
         (The release's other branch has no embedding, and for its score's embedding zeros and the constant 2.)

@@ -16,6 +16,7 @@ from paintover.models.prior import Prior, PriorConfig
 from paintover.models.shards import Plan, Shards, fitting
 
 _BUFFERS = re.compile(r"\.attn\.(masked_)?bias$")  # GPT-2's causal masks
+_VIDEO = 3  # the modality that InstructAny2Pix tells its language model's answers as
 _TEXT = "cond_stage_models.0.model."  # CLIP ViT-H/14's text encoder, within the prior
 # What the prior's parts were called. Inputs are numbered: source, embedding, text, score.
 _PRIOR = {
@@ -44,8 +45,10 @@ def released_prior(file: Path) -> tuple[PriorConfig, Plan]:
     if any(size > 64 and size % 64 for size in (hidden, text[1])):
         raise ModelError(f"{what} is {hidden} wide, and its text {text[1]}; expected multiples of 64, its heads' width")
     layers = len({name.split(".")[2] for name in own if name.startswith("model.h.")})
+    if kinds[0] <= _VIDEO:
+        raise ModelError(f"{what} tells {kinds[0]} modalities apart, expected more than {_VIDEO}")
     config = PriorConfig(
-        media[1], hidden, layers, max(1, hidden // 64), scale=100.0, modalities=kinds[0], text=(2, text[1]), query=False
+        media[1], hidden, layers, max(1, hidden // 64), 100.0, kinds[0], _VIDEO, text=(2, text[1]), query=False
     )
     if config.hidden != config.width:
         raise ModelError(f"{what} is {config.hidden} wide, and its embeddings {config.width}; expected one width")
