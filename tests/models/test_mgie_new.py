@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline, StableDiffusionXLInstructPix2PixPipeline
 from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -13,6 +14,8 @@ from paintover.conditions import mgie as conditions
 from paintover.errors import ModelError
 from paintover.models import bundle
 from paintover.models.mgie_new import fresh, new_mgie
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit_one
 
 PLACES = {  # tokens that the LLaVA knows already, and how many rows of embeddings it has for its 100-odd tokens
     "as transformers has it": (["<image>", "<pad>"], 128),
@@ -68,6 +71,18 @@ def test_a_text_to_image_model_becomes_an_mgie(llava, tiny_bundle, picture, tmp_
     told, _ = conditions.told(mllm, made.denoiser, torch.stack([answer.hidden_ND for answer in answers]))
     assert told.shape == (2, 77, 32)
     assert all(answer.hidden_ND.shape == (8, 24) for answer in answers)
+
+
+def test_sdxl_becomes_one_too(llava, tiny_bundle, picture, tmp_path):
+    new_mgie(llava, tiny_bundle("sdxl-refiner"), tmp_path / "out")
+    made = bundle.load(tmp_path / "out", device="cpu")
+    assert {"mgie", "instruct", "unet"} <= made.capabilities
+    assert made.refiner is not None
+    assert isinstance(DiffusionPipeline.from_pretrained(tmp_path / "out"), StableDiffusionXLInstructPix2PixPipeline)
+    request = request_for(instruction="make it night", editor="mgie", model=str(tmp_path / "out"), steps=3, preserve=False)
+    edited = edit_one(Order(request, picture)).rgb_HWC
+    assert edited.shape == picture.shape
+    assert not np.array_equal(edited, picture)
 
 
 def test_a_llava_that_knows_the_tokens_keeps_what_it_has_of_them(tiny_bundle, tmp_path):

@@ -52,7 +52,7 @@ def fresh(llava: Path, base: Path, tokens: int = 8, seed: int = 0) -> tuple[Mllm
     wide = unet.get("in_channels") != unet.get("out_channels")
     if not about.unet or about.upscaling is not None or (wide and "instruct" not in about.capabilities):
         raise ModelError(
-            f"{base} has no UNet that could take a source picture; name a model of the Stable Diffusion 1 or 2 family"
+            f"{base} has no UNet that could take a source picture; name a model of the Stable Diffusion 1 or 2 family, or SDXL"
         )
     if tokens < 1:
         raise ModelError(f"MGIE has one [IMG] token or more, not {tokens}")
@@ -72,7 +72,8 @@ def new_mgie(llava: Path, base: Path, out: Path, tokens: int = 8, seed: int = 0,
             plan: Plan = {name: (tuple(t.shape), partial(_itself, t)) for name, t in unet.state_dict().items()}
             write(part / "unet", STEMS["unet"], plan)
             _change(part / "unet" / "config.json", in_channels=unet.config.in_channels)
-            _change(part / "model_index.json", _class_name="StableDiffusionInstructPix2PixPipeline")
+            family = "StableDiffusionXL" if (base / "text_encoder_2").is_dir() else "StableDiffusion"
+            _change(part / "model_index.json", _class_name=f"{family}InstructPix2PixPipeline")
             own = part / "paintover.json"
             if own.is_file() and (can := read_json(part, own.name).get("capabilities")) is not None:
                 _change(own, capabilities=[*can, "instruct"])
