@@ -98,13 +98,13 @@ def test_a_llama_of_any_size(tiny_bundle, encoder, tmp_path):
     )  # fmt: skip
     before = LlamaForCausalLM(config)
     before.save_pretrained(tmp_path / "llama")
-    new_any2pix(tiny_bundle("text-to-image"), tmp_path / "out", encoder, tmp_path / "llama", seed=3)
+    new_any2pix(tiny_bundle("builtin"), tmp_path / "out", encoder, tmp_path / "llama", seed=3)
     language = bundle.load(tmp_path / "out", device="cpu").any2pix().language
     assert language.wording.prompt == VICUNA
     torch.testing.assert_close(language.model.lm_head.weight[: len(tokenizer)], before.lm_head.weight, rtol=1e-3, atol=1e-4)
     assert language.understand("paint it [image1]", {"image1": torch.eye(24)[0]}).base_E is not None
     with pytest.raises(ModelError, match="LLaMA"):
-        new_any2pix(tiny_bundle("text-to-image"), tmp_path / "other", encoder, tmp_path)
+        new_any2pix(tiny_bundle("builtin"), tmp_path / "other", encoder, tmp_path)
 
 
 def test_an_encoder_is_named_by_its_folder(tiny_bundle, encoder, tmp_path):

@@ -68,16 +68,18 @@ def new_any2pix(
     from paintover.models.adapter_file import save_adapter
     from paintover.models.bundle import load
     from paintover.models.denoiser import Denoiser
-    from paintover.models.encoder_file import describe_encoder
+    from paintover.models.encoder_file import describe_encoder, load_encoder
 
     kind, width = describe_encoder(encoder)
     weights(encoder, ".", "model")
-    denoiser = load(base, "cpu").denoiser
-    if not isinstance(denoiser, Denoiser):
+    bundle = load(base, "cpu")
+    if not isinstance(bundle.denoiser, Denoiser):
         raise ModelError(f"{base} has no UNet that could be told of pictures and sounds; name a Stable Diffusion model")
+    if kind == "small" and bundle.text.pooled_width is None:
+        raise ModelError(f"{encoder} reads words by a sentence encoder, which {base} has not; name another media encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapter = MediaAdapter.of(denoiser.unet, width, locals=locals)
+        adapter = MediaAdapter.of(bundle.denoiser.unet, width, locals=locals)
     parts = fresh(base, width, language, kind, seed)
     with whole(out, force) as part:
         copy_base(base, part, unet=True)
@@ -88,6 +90,7 @@ def new_any2pix(
         for path in files(encoder).values():
             (part / "any2pix" / "encoder").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / "any2pix" / "encoder" / path.name)
+        load_encoder(part, bundle.text, torch.device("cpu"))  # what does not go together fails here
         save_any2pix(parts, part)
         save_adapter(adapter, part)
         (part / "README.md").write_text(_CARD, encoding="utf-8")
