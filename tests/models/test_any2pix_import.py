@@ -30,6 +30,9 @@ from transformers import (
 )
 
 from paintover import cli
+from paintover.editors import registry
+from paintover.editors.editor import Context
+from paintover.engine.engine import Engine
 from paintover.errors import ModelError
 from paintover.models import bundle
 from paintover.models.adapter_file import load_adapter
@@ -38,6 +41,9 @@ from paintover.models.any2pix_import import import_any2pix
 from paintover.models.any2pix_language import language
 from paintover.models.any2pix_wording import Answer
 from paintover.models.imagebind_file import load_imagebind
+from paintover.orders.order import request_for
+from paintover.picture.open import open as open_picture
+from paintover.sound.open import open as open_sound
 
 CPU = torch.device("cpu")
 E = 64  # of the media, of the prior and of its text encoder
@@ -610,3 +616,22 @@ def test_the_command_asks_for_the_licences_and_shows_them(made, base, tmp_path, 
     for name in ("CC BY-NC-SA 4.0: NOT FOR COMMERCIAL USE", "Llama 2", "Vicuna", "RAIL++-M", "InstructAny2Pix", "verified"):
         assert name in err
         assert name in card
+
+
+def test_it_edits(made, base, tmp_path):
+    """The whole way, by the editor: ImageBind reads no words, and the adapter is told of one object alone."""
+    import_any2pix([made.folder], base, tmp_path / "out")
+    loaded, editor, words = bundle.load(tmp_path / "out", "cpu"), registry.get("any2pix"), "add [audio1] to [image1]"
+    knobs = editor.settled(editor.Knobs(temperature=1.0), loaded)
+    request = request_for(instruction=words, editor="any2pix", seed=1, steps=2, knobs=knobs.model_dump())
+    shape = (1, loaded.codec.channels, 8, 8)
+    picture = open_picture(np.full((64, 64, 3), 90, np.uint8))
+    ends = []
+    for wave in (np.sin(np.arange(32000) * 0.1), np.random.default_rng(1).normal(0, 0.1, 32000)):
+        media = {"audio1": open_sound((wave.astype(np.float32), 16000)), "image1": picture}
+        context = Context(loaded, request, knobs, shape, torch.zeros(shape), picture=picture, media=media)
+        editor.check(context)
+        engine = Engine(loaded.denoiser)
+        ends.append(engine.result(engine.add(editor.path(context, engine.result(engine.add(editor.prepare(context)))))))
+        assert ends[-1].isfinite().all()
+    assert not torch.equal(*ends), "what is heard changes what is painted"
