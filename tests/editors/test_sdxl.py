@@ -9,10 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from paintover.editors import registry
+from paintover.editors.editor import Context
+from paintover.engine.engine import Engine
 from paintover.models.bundle import load
 from paintover.models.tiny import tiny
 from paintover.orders.order import Order, request_for
 from paintover.orders.run import edit_many, edit_one
+from paintover.path.start import noise
+from paintover.picture.open import open as open_picture
 
 KNOBS = {
     "sdedit": {"negative_prompt": "a pig"},
@@ -53,6 +58,29 @@ def test_edits_together_are_as_those_alone(folder, photo, tmp_path):
     together = [result.rgb_HWC.astype(int) for result in edit_many(orders)]
     for one, many in zip(orders, together, strict=True):
         assert np.abs(edit_one(one).rgb_HWC.astype(int) - many).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory) -> Path:
+    return tiny(tmp_path_factory.mktemp("any2pix"), "sdxl-any2pix")
+
+
+@pytest.mark.parametrize(("refinement", "finishing"), [(0.0, 0), (None, 2), (0.75, 6)])
+def test_any2pix_is_finished_by_the_refiner(refinement, finishing, released, monkeypatch):
+    """One row a step inverts the picture, two walk back, and two, the refiner's, walk the end once more."""
+    steps, bundle, editor, asked = 8, load(released, "cpu"), registry.get("any2pix"), []
+    refine = bundle.refiner.denoiser.output
+    monkeypatch.setattr(bundle.refiner.denoiser, "output", lambda x, *told: asked.extend(x) or refine(x, *told))
+    knobs = editor.settled(editor.Knobs(refinement=refinement), bundle)
+    request = request_for(instruction="add [image2] to [image1]", editor="any2pix", seed=1, steps=steps)
+    pictures = {f"image{n + 1}": open_picture(np.full((40, 60, 3), shade, np.uint8)) for n, shade in enumerate((20, 200))}
+    context = Context(bundle, request, knobs, (1, 4, 6, 14), noise(3, (1, 4, 6, 14)) * 0.7, media=pictures)
+    engine = Engine(bundle.denoiser)
+    prepared = engine.result(engine.add(editor.prepare(context)))
+    end = engine.result(engine.add(editor.path(context, prepared)))
+    assert end.isfinite().all()
+    assert engine.counters.rows == steps + 2 * steps + 2 * finishing
+    assert len(asked) == 2 * finishing
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

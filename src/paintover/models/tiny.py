@@ -24,6 +24,7 @@ Kind = Literal[
     "sdxl",
     "sdxl-refiner",
     "sdxl-instruct",
+    "sdxl-any2pix",
 ]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
 _WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_PRINTABLE, *(f"##{char}" for char in _PRINTABLE)]
@@ -41,7 +42,8 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
     small, 32 x 32 pixels, one token a letter) and an edit head; "any2pix" is "mgie-builtin" with any2pix/ as well, and so can
     do everything. "sdxl" is SDXL in small (two CLIPs, sizes told as numbers, transformers of two blocks), "sdxl-refiner" with
     its refiner beside it, "sdxl-instruct" with channels for a source: StableDiffusionXLPipeline and
-    StableDiffusionXLInstructPix2PixPipeline load them. Raises ModelError for another kind.
+    StableDiffusionXLInstructPix2PixPipeline load them; "sdxl-any2pix" is "sdxl-refiner" with any2pix/, as InstructAny2Pix was
+    released. Raises ModelError for another kind.
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind {kind!r} of tiny bundle; use one of {', '.join(get_args(Kind))}")
@@ -65,10 +67,12 @@ def tiny(folder: str | Path, kind: Kind = "instruct", seed: int = 0) -> Path:
             _stable_diffusion_3(folder)
         elif kind == "cascade":
             _deepfloyd_if(folder)
-        elif kind in ("sdxl", "sdxl-refiner", "sdxl-instruct"):
+        elif kind in ("sdxl", "sdxl-refiner", "sdxl-instruct", "sdxl-any2pix"):
             _sdxl(folder, kind == "sdxl-instruct")
-            if kind == "sdxl-refiner":
+            if kind in ("sdxl-refiner", "sdxl-any2pix"):
                 _refiner(folder / "refiner")
+            if kind == "sdxl-any2pix":
+                _any2pix(folder)
         else:
             _stable_diffusion(folder, kind)
     return folder
