@@ -182,6 +182,9 @@ def test_a_picture_is_resized_by_its_shorter_side_and_its_middle_is_seen():
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     expected = ((wide / 255 - mean) / std).transpose(2, 0, 1).astype(np.float32)
     np.testing.assert_allclose(encoder.view(picture).numpy(), expected, atol=1e-6)
+    ramp = np.repeat(np.linspace(0, 255, 5000).astype(np.uint8)[None, :, None], 3, axis=2).repeat(10, axis=0)
+    middle = encoder.view(np.ascontiguousarray(ramp[:, 2480:2520]))
+    assert (encoder.view(ramp) - middle).abs().max() < 0.05, "of a very long one the middle, too"
     turned = np.ascontiguousarray(picture.transpose(1, 0, 2))
     assert encoder.view(turned).shape == encoder.view(picture[:1]).shape == encoder.view(picture[:, :1]).shape == (3, 42, 42)
 

@@ -17,6 +17,7 @@ from paintover.models.media import Pixels, Wave
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, for R, G and B in 0..1
 _STD = (0.26862954, 0.26130258, 0.27577711)
+_LONGEST = 16  # times its shorter side
 _BANK_MEAN, _BANK_STD = -4.268, 9.138  # of the filter banks
 
 
@@ -52,6 +53,9 @@ class ImageBindEncoder:
     def view(self, picture: Pixels) -> Tensor:
         """What is seen of a picture: its shorter side is brought to the network's size, and the middle cut out, normalised."""
         size = self.network.sizes.size
+        most = _LONGEST * min(picture.shape[:2])  # of a very long picture only the middle is brought to that size
+        first, second = (max(extent - most, 0) // 2 for extent in picture.shape[:2])
+        picture = np.ascontiguousarray(picture[first : first + most, second : second + most])
         height, width = picture.shape[:2]
         # Whole pixels of the longer side, cut off as torchvision does, which made the pictures that the network learned from.
         shape = (size, max(size, size * height // width)) if width <= height else (max(size, size * width // height), size)
