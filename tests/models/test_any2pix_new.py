@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from paintover import cli
 from paintover.errors import ModelError
 from paintover.models import bundle
 from paintover.models.any2pix_new import LAYERS, WIDTH, fresh, new_any2pix
@@ -115,3 +116,24 @@ def test_an_encoder_is_named_by_its_folder(tiny_bundle, encoder, tmp_path):
     with pytest.raises(ModelError, match="safetensors"):
         new_any2pix(tiny_bundle("builtin"), tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command(tiny_bundle, encoder, tmp_path, capsys):
+    words = [
+        "models",
+        "new-any2pix",
+        "--base",
+        str(tiny_bundle("builtin")),
+        "--encoder",
+        str(encoder),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert (ended.value.code, capsys.readouterr().out.strip()) == (0, str(tmp_path / "out"))
+    assert "any2pix" in bundle.load(tmp_path / "out", device="cpu").capabilities
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert "--force" in capsys.readouterr().err
