@@ -318,6 +318,10 @@ def test_saves_and_loads_itself(tmp_path, stranger):
     save_any2pix(made, tmp_path)
     assert (tmp_path / "any2pix" / "language_model" / "model.safetensors").stat().st_size < 0.6 * size
     assert load_any2pix(tmp_path, CPU).language.model.dtype == torch.float32
+    half = load_any2pix(tmp_path, CPU, dtype=torch.bfloat16).language
+    understood = half.understand("[image1] cow", media("image1"))
+    assert (half.model.dtype, understood.gens[0].dtype) == (torch.bfloat16, torch.float32)
+    assert understood.gens[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
