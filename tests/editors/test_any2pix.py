@@ -30,7 +30,9 @@ from paintover.models.bundle import Bundle, load
 from paintover.models.imagebind_file import write_config
 from paintover.models.imagebind_trunk import Branch, ImageBind, Sizes
 from paintover.models.tiny import tiny
-from paintover.orders.order import request_for
+from paintover.orders.media import in_memory, told
+from paintover.orders.order import Order, request_for
+from paintover.orders.run import edit_one
 from paintover.path.start import noise
 from paintover.picture.open import open as open_picture
 from paintover.references import mentions
@@ -151,12 +153,12 @@ def test_every_form_of_instruction(bundle, words, answer, base, references):
         assert editor.base(bundle, request, media) == base
     context = context_of(bundle, words, base)
     _, rows = ran(context)
-    told = context.derived
-    assert told["caption"] == answer.caption
-    assert told["control_tokens_forced"] is False
-    assert told["base"] == base
-    assert [sub["name"] for sub in told["subs"]] == list(answer.subs)
-    assert [sub["reference"] for sub in told["subs"]] == list(references)
+    record = context.derived
+    assert record["caption"] == answer.caption
+    assert record["control_tokens_forced"] is False
+    assert record["base"] == base
+    assert [sub["name"] for sub in record["subs"]] == list(answer.subs)
+    assert [sub["reference"] for sub in record["subs"]] == list(references)
     assert context.remarks == []
     assert rows == (4 * STEPS if base is not None else 2 * STEPS)
 
@@ -370,3 +372,43 @@ def test_knobs_are_settled_by_the_model(bundle):
     assert (settled.see_base, settled.score, settled.refinement) == (True, 6.5, 0.0)
     kept = editor.settled(Any2PixKnobs(see_base=False, score=3.0, refinement=0.2), bundle)
     assert (kept.see_base, kept.score, kept.refinement) == (False, 3.0, 0.2)
+
+
+def ordered(folder: Path, words: str, picture: str | None, *names: str, **fields) -> Any:
+    """What an order makes of the words, the picture to be edited, and references of these names."""
+    given = {name: MEDIA[name] for name in names}
+    request = request_for(
+        instruction=words, editor="any2pix", model=str(folder), steps=STEPS, references=told(given), preserve=False, **fields
+    )
+    return edit_one(Order(request, None if picture is None else MEDIA[picture], references=in_memory(given)))
+
+
+def test_an_order_with_a_sound(talking):
+    result = ordered(talking, "add the [audio1] to [image1]", "image1", "audio1")
+    assert result.rgb_HWC.shape == (40, 60, 3)
+    assert result.record["base"] == "image1"
+    assert result.record["caption"] == "a cow on grass"
+    assert result.record["subs"] == [{"name": "cow", "reference": "audio1"}]
+    assert result.record["h"] == [0.4, 0.6, 0.4]
+    assert result.record["warnings"] == []
+    assert result.record["evaluations"] == 4 * STEPS
+    assert result.record["seconds"]["language"] > 0
+    assert {reference.name for reference in result.request.references} == {"audio1"}
+    again = ordered(talking, "add [image2] and remove [audio1] from [image1]", "image1", "audio1", "image2")
+    assert again.record["evaluations"] == 3 * STEPS  # the picture's inversion is kept
+
+
+def test_the_picture_that_the_words_mean_is_edited(talking):
+    """Though another one was given to be edited; with a mask it is the one that was given."""
+    words = "change [image2] to the style of [image1]"
+    result = ordered(talking, words, "image1", "image2")
+    assert result.record["base"] == "image2"
+    assert result.rgb_HWC.shape == (50, 40, 3)
+
+
+@pytest.mark.parametrize(("words", "names"), [("a cow that sounds like [audio1]", ("audio1",)), ("the sea", ())])
+def test_an_order_without_a_picture_makes_one(talking, words, names):
+    result = ordered(talking, words, None, *names)
+    assert result.rgb_HWC.shape == (64, 64, 3)
+    assert result.record["base"] is None
+    assert result.record["evaluations"] == 2 * STEPS

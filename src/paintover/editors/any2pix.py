@@ -48,7 +48,7 @@ class Any2PixKnobs(Knobs):
     h2: float = Field(0.4, ge=-10, le=10, description="how much that embedding weighs once it is refined")
     norm: float = Field(20.0, ge=0, le=1000, description="how long the embedding is that the model is told")
     score: float | None = Field(
-        None, ge=0, le=10, examples=[6.5], description="aesthetic score that is asked for (default: the model's)"
+        None, ge=0, le=10, examples=[8.0], description="aesthetic score that is asked for (default: the model's)"
     )
     prior_guidance: float = Field(10.0, ge=-50, le=50, description="how strongly that score is asked for (1: no guidance)")
     refinement: float | None = Field(
