@@ -29,5 +29,9 @@ class RequestError(PaintoverError):
     """A request that does not make sense as a whole: empty instruction, unknown editor, mask of another size."""
 
 
+class ScoreError(PaintoverError):
+    """No candidate scored what was asked for, so that there is no result."""
+
+
 class Cancelled(Exception):
     """A path was cancelled between two steps. Not an error of anybody's."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def load_scorer(name: str | None, bundle: Bundle) -> Scorer:
         if not _has_encoder(bundle.folder):
             own = "--scorer builtin, or " if _has_encoder(BUILTIN) else ""
             raise ModelError(f"{bundle.name} has no encoder of its own to score candidates with; use {own}{ANOTHER}")
-        return Scorer(bundle.name, bundle.fingerprint, _encoder(bundle))
+        return Scorer(bundle.name, bundle.fingerprint, bundle.encoder())
     device = bundle.denoiser.device
     path = Path(os.path.expanduser(name))
     if name == "builtin" or (path / "model_index.json").is_file():
@@ -79,13 +79,7 @@ def _of_bundle(name: str, device: torch.device) -> Scorer:
     if not _has_encoder(folder):
         raise ModelError(f"{name} has no encoder to score candidates with; {ANOTHER}")
     bundle = load(fixed, device=device)
-    return Scorer(fixed, bundle.fingerprint, _encoder(bundle))
-
-
-def _encoder(bundle: Bundle) -> Judge:
-    made: Any = getattr(bundle, "encoder", lambda: None)()
-    found: Judge = made
-    return found
+    return Scorer(fixed, bundle.fingerprint, bundle.encoder())
 
 
 def _has_encoder(folder: Path) -> bool:

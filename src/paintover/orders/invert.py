@@ -81,7 +81,7 @@ def _inverted(checked: Checked, cache: PrepareCache | None, device: str | None) 
     from paintover.engine.cache import shared
     from paintover.engine.engine import Engine
     from paintover.models.bundle import load
-    from paintover.orders.work import begin, finish
+    from paintover.orders.work import Walked, begin, finish
 
     order, picture = checked.order, checked.picture
     bundle = load(order.request.model, device=device)
@@ -96,7 +96,7 @@ def _inverted(checked: Checked, cache: PrepareCache | None, device: str | None) 
         prepared = cache.keep(work.key, engine.result(engine.add(work.preparation(), order.on_step, order.cancelled)))
     ready = time.perf_counter()
     latents_BCHW = engine.result(engine.add(work.path(prepared), order.on_step, order.cancelled))
-    result = finish(work, latents_BCHW, engine.counters.rows, ready)
+    result = finish(Walked(work, latents_BCHW, engine.counters.rows, ready, time.perf_counter()))
     with torch.no_grad():
         pixels_CHW = (bundle.codec.decode(latents_BCHW)[0].float().cpu() + 1) / 2
     crop = work.geometry.crop

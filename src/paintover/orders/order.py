@@ -15,6 +15,7 @@ from paintover.editors import knobs, registry
 from paintover.editors.editor import Editor
 from paintover.errors import KnobError, RequestError
 from paintover.orders import tuned as of_tuning
+from paintover.orders.sentinel import CHARACTERS, Sentinel
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest
 
@@ -46,6 +47,7 @@ class Order:
     on_step: called with each step's Report; cancelled: asked between steps, True ends this edit with Cancelled.
     out_source: where to save the picture that was made first, with `out`, where the editor makes one.
     tuning: what the model was bent by, where it is found already, or has no name that the request could give.
+    sentinel: what is asked of several candidates, of which the best is taken; None: the request's seed is.
     """
 
     request: EditRequest
@@ -60,6 +62,7 @@ class Order:
     out_source: Path | None = None
     show: bool = False
     tuning: Tuning | None = None
+    sentinel: Sentinel | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,9 +121,12 @@ def check(order: Order) -> Checked:
         raise RequestError(f"{editor.name} takes no source prompt; leave it out, or use an editor that does ({able})")
     if request.references:
         raise RequestError(f"{editor.name} takes no references; leave them out")
+    if order.sentinel is not None:
+        order.sentinel.check(request, editor, order.out is not None)
     if order.out is not None:
         pictures.check_target(order.out, order.force)
-        for name in editor.shows(request.instruction) if order.show else ():
+        besides = order.sentinel.names if order.sentinel is not None else []
+        for name in (*(editor.shows(request.instruction) if order.show else ()), *besides):
             pictures.check_target(beside(order.out, name), order.force)
     if order.out_source is not None:
         pictures.check_target(order.out_source, order.force)
@@ -184,7 +190,9 @@ def beside(out: Path, name: str) -> Path:
 def _check_room(order: Order, metadata: pictures.Metadata | None) -> None:
     if order.out is not None:
         asked = order.request.model_dump(mode="json")
-        provenance = {"request": asked, "record": [" " * RECORD_CHARACTERS, asked["knobs"]]}  # it may repeat what knobs say
+        candidates = order.sentinel.candidates * CHARACTERS + len(order.request.instruction) if order.sentinel else 0
+        # The record may repeat what knobs say, and the words that candidates are judged by.
+        provenance = {"request": asked, "record": [" " * (RECORD_CHARACTERS + candidates), asked["knobs"]]}
         pictures.check_words(order.out, metadata, provenance, order.keep_location)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover.editors import registry
 from paintover.errors import RequestError
 from paintover.orders import tuned as of_tuning
-from paintover.orders.order import Order, beside, check, path_of, pixels_of, request_for
+from paintover.orders.order import Checked, Order, beside, check, path_of, pixels_of, request_for
+from paintover.orders.sentinel import Sentinel
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 
@@ -39,6 +39,11 @@ def edit(
     keep_location: bool = False,
     limits: Limits = Limits(),
     device: str | None = None,
+    candidates: int | None = None,
+    min_score: float | None = None,
+    scorer: str | Path | None = None,
+    preservation_weight: float | None = None,
+    keep_candidates: bool = False,
     **knobs: Any,
 ) -> EditResult:
     """Edits a picture as the words say and returns it at its own size.
@@ -53,8 +58,14 @@ def edit(
     tuned: a named tuning (paintover.tune), or a folder of one: editor and model are then its own if not given, and `picture`
     may be None, which is the picture that was tuned on; so may `instruction`, where a caption was learnt with it.
 
+    candidates: of so many seeds, from `seed` on, the best is taken, and its record says why; `scorer` judges: builtin, or a
+    CLIP by folder or hub name (None: the model's own encoder). The score is agreement with the words minus
+    `preservation_weight` (1 if not given) times the damage outside of the edit (`orders.scores`). min_score: raises ScoreError
+    where the best is below it, and saves nothing. keep_candidates: saves all of them, for out.png as out.candidate-1.png, ...
+
     Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
     """
+    sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     tuning = of_tuning.found(tuned)
     request = request_for(
         picture=path_of(picture),
@@ -71,7 +82,7 @@ def edit(
     pixels = pixels_of(picture)
     if picture is None and tuning is not None:
         pixels = of_tuning.picture_of(tuning, limits)
-    order = Order(request, pixels, pixels_of(mask), target, force, keep_location, limits, tuning=tuning)
+    order = Order(request, pixels, pixels_of(mask), target, force, keep_location, limits, tuning=tuning, sentinel=sentinel)
     return edit_one(order, device=device)
 
 
@@ -87,6 +98,11 @@ def imagine(
     out: str | Path | None = None,
     force: bool = False,
     device: str | None = None,
+    candidates: int | None = None,
+    min_score: float | None = None,
+    scorer: str | Path | None = None,
+    preservation_weight: float | None = None,
+    keep_candidates: bool = False,
     **knobs: Any,
 ) -> EditResult:
     """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`.
@@ -95,11 +111,13 @@ def imagine(
     none is named). The result is the second; the first is its `shown["source"]`, and is saved as well, for out.png as
     out.source.png (the result's `files["source"]`).
     """
+    sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     tuning = of_tuning.found(tuned)
     request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed or 0, steps=steps)
     target = Path(out) if out is not None else None
     source = beside(target, "source") if target is not None and then is not None else None
-    return edit_one(Order(request, out=target, force=force, out_source=source, tuning=tuning), device=device)
+    order = Order(request, out=target, force=force, out_source=source, tuning=tuning, sentinel=sentinel)
+    return edit_one(order, device=device)
 
 
 def imagined(
@@ -133,16 +151,28 @@ def edit_many(
     """Edits many pictures, `together` at a time in shared denoiser calls; one outcome per order, in order.
 
     An order that fails or is cancelled gives its exception as outcome and leaves its neighbours alone. A result depends on
-    its own order only, whatever else is in the batch.
+    its own order only, whatever else is in the batch. An order with candidates counts as so many, which are never parted.
     """
-    pending = iter(orders)
-    while chunk := list(islice(pending, together)):
+    chunk: list[Order] = []
+    for order in orders:
+        if chunk and sum(map(_count, (*chunk, order))) > together:
+            yield from _together(chunk, cache, device)
+            chunk = []
+        chunk.append(order)
+        if sum(map(_count, chunk)) >= together:
+            yield from _together(chunk, cache, device)
+            chunk = []
+    if chunk:
         yield from _together(chunk, cache, device)
+
+
+def _count(order: Order) -> int:
+    return order.sentinel.candidates if order.sentinel is not None else 1
 
 
 def _together(orders: list[Order], cache: PrepareCache | None, device: str | None) -> list[EditResult | Exception]:
     outcomes: dict[int, EditResult | Exception] = {}
-    checked = {}
+    checked: dict[int, Checked] = {}
     for n, order in enumerate(orders):
         try:
             checked[n] = check(order)
@@ -151,7 +181,7 @@ def _together(orders: list[Order], cache: PrepareCache | None, device: str | Non
     if checked:
         # Only now: what is wrong with a request shows at once, without the seconds that torch and a model take.
         from paintover.engine.cache import shared
-        from paintover.orders.together import walk
+        from paintover.orders.contest import compete
 
-        outcomes |= walk(checked, cache or shared(), device)
+        outcomes |= compete(checked, cache or shared(), device)
     return [outcomes[n] for n in range(len(orders))]

@@ -16,11 +16,11 @@ from paintover.errors import PaintoverError
 from paintover.models.bundle import load
 from paintover.models.tensors import size
 from paintover.orders.order import Checked, Order
-from paintover.orders.work import Work, begin, finish
+from paintover.orders.work import Walked, Work, begin
 from paintover.path.report import Progress
-from paintover.request import EditResult
 
-Outcomes = dict[int, EditResult | Exception]
+Number = tuple[int, int]  # of an order, and of its candidate
+Outcomes = dict[Number, Walked | Exception]
 
 
 @dataclass(slots=True, eq=False)
@@ -37,8 +37,8 @@ class _Way:
 class _Waiting:
     """The orders, by number, that wait for one preparation. failed: what their own `on_step` raised; these hear no more."""
 
-    orders: dict[int, Order]
-    failed: dict[int, Exception] = field(default_factory=dict)
+    orders: dict[Number, Order]
+    failed: dict[Number, Exception] = field(default_factory=dict)
 
     def tell(self, report: Progress) -> None:
         for n, order in self.orders.items():
@@ -53,11 +53,11 @@ class _Waiting:
         return all(n in self.failed or (o.cancelled is not None and o.cancelled()) for n, o in self.orders.items())
 
 
-def walk(checked: dict[int, Checked], cache: PrepareCache, device: str | None) -> Outcomes:
-    """Brings each order to its outcome; what fails, fails alone. What several prepare alike is prepared once."""
+def walk(checked: dict[Number, Checked], cache: PrepareCache, device: str | None) -> Outcomes:
+    """Brings each order to the end of its path; what fails, fails alone. What several prepare alike is prepared once."""
     outcomes: Outcomes = {}
     engines: dict[str, Engine] = {}
-    ways: dict[int, _Way] = {}
+    ways: dict[Number, _Way] = {}
     for n, one in checked.items():
         with _failing(outcomes, n):
             bundle = load(one.order.request.model, device=device)
@@ -67,7 +67,7 @@ def walk(checked: dict[int, Checked], cache: PrepareCache, device: str | None) -
             ways[n] = _Way(one.order, work, engine)
     prepared = _prepare(ways, cache, outcomes)
     ready = time.perf_counter()
-    jobs: dict[int, Job] = {}
+    jobs: dict[Number, Job] = {}
     for n, way in ways.items():
         if n not in outcomes:
             with _failing(outcomes, n):
@@ -76,17 +76,18 @@ def walk(checked: dict[int, Checked], cache: PrepareCache, device: str | None) -
                 jobs[n] = way.engine.add(path, way.order.on_step, way.order.cancelled)
     for engine in engines.values():
         engine.run()
+    walked = time.perf_counter()
     for n, job in jobs.items():
         with _failing(outcomes, n):
             way = ways[n]
-            outcomes[n] = finish(way.work, way.engine.result(job), way.spent + job.rows, ready)
+            outcomes[n] = Walked(way.work, way.engine.result(job), way.spent + job.rows, ready, walked)
     return outcomes
 
 
-def _prepare(ways: dict[int, _Way], cache: PrepareCache, outcomes: Outcomes) -> dict[str | None, dict[str, Tensor]]:
+def _prepare(ways: dict[Number, _Way], cache: PrepareCache, outcomes: Outcomes) -> dict[str | None, dict[str, Tensor]]:
     """What the orders depend on beyond their words, by key: found in the cache, or made now for all who want it."""
     prepared: dict[str | None, dict[str, Tensor]] = {}
-    wanted: dict[str, list[int]] = {}
+    wanted: dict[str, list[Number]] = {}
     for n, way in ways.items():
         key = way.work.key
         if key is None or key in prepared:
@@ -148,7 +149,7 @@ def _too_large(made: int, limit: int) -> str:
 
 
 @contextmanager
-def _failing(outcomes: Outcomes, *numbers: int) -> Iterator[None]:
+def _failing(outcomes: Outcomes, *numbers: Number) -> Iterator[None]:
     """What is raised inside is the outcome of these orders."""
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,28 @@ class Work:
         # Weights stay where they are until a network is made of them, once for all who share it.
         here = {name: tensor if UNET in name else tensor.to(self.context.device) for name, tensor in prepared.items()}
         return cascade.onward(self.checked.editor, self.context, here)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walked:
+    """An edit whose path has come to its end, at the latents_BCHW of the edited picture.
+
+    evaluations: of the denoiser, spent on it. prepared, walked: when (perf_counter) its preparation was ready, and its path.
+    """
+
+    work: Work
+    latents_BCHW: Tensor
+    evaluations: int
+    prepared: float
+    walked: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A finished picture that is not saved yet, and edited_hwC, what the model painted, at the padded working size."""
+
+    result: EditResult
+    edited_hwC: NDArray[np.float32]
 
 
 @enough_memory("the edit was prepared")
@@ -140,16 +163,20 @@ def _with_examples(
     return replace(context, examples=tuple(latents)), tuple(keys)
 
 
-@enough_memory("the edit was put into the picture")
-def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) -> EditResult:
-    """Decodes the edited latents, puts the edit back into the picture that was opened, and saves it if that was asked.
+def finish(walked: Walked) -> EditResult:
+    """Makes the picture, and saves it if that was asked."""
+    return save(walked.work, make(walked).result)
 
-    evaluations: of the denoiser, spent on it. prepared: when (perf_counter) its preparation was ready.
+
+@enough_memory("the edit was put into the picture")
+def make(ended: Walked) -> Made:
+    """Decodes the edited latents, and puts the edit back into the picture that was opened.
+
     Raises NotFiniteError for latents that are not finite (an overflow in half precision, weights that are broken).
     """
-    walked = time.perf_counter()
-    order, picture, request = work.checked.order, work.checked.picture, work.context.request
-    bundle = work.context.bundle
+    began = time.perf_counter()
+    work, latents_BCHW = ended.work, ended.latents_BCHW
+    picture, request, bundle = work.checked.picture, work.context.request, work.context.bundle
     computed = {"device": str(bundle.denoiser.device), "dtype": str(bundle.denoiser.dtype).removeprefix("torch.")}
     edited_hwC = _decode(cascade.codec_of(work.checked.editor, work.context), latents_BCHW)
     if not (latents_BCHW.isfinite().all() and np.isfinite(edited_hwC).all()):
@@ -173,32 +200,45 @@ def finish(work: Work, latents_BCHW: Tensor, evaluations: int, prepared: float) 
         )
         rgb_HWC, alpha_HW, record = closed.rgb_HWC, closed.alpha_HW, dict(closed.record)
     record |= computed
-    record["evaluations"] = evaluations
+    record["evaluations"] = ended.evaluations
     record["working_size"] = [work.geometry.padded_HW[1], work.geometry.padded_HW[0]]
     seen = picture.warnings if picture is not None else ()
     record |= work.context.derived
     record["warnings"] = [*seen, *work.notes, *work.checked.editor.notes(work.context)]
     record["seconds"] = {
-        "prepare": round(prepared - work.began, 3),
-        "walk": round(walked - prepared, 3),
-        "close": round(time.perf_counter() - walked, 3),
+        "prepare": round(ended.prepared - work.began, 3),
+        "walk": round(ended.walked - ended.prepared, 3),
+        "close": round(time.perf_counter() - began, 3),
         **{name: round(seconds, 3) for name, seconds in work.context.seconds.items()},  # of them, within "prepare"
     }
     shown = {name: _shown(work, tensor) for name, tensor in work.context.shown.items()}
-    result = EditResult(rgb_HWC, alpha_HW, request, record, shown=shown)
+    return Made(EditResult(rgb_HWC, alpha_HW, request, record, shown=shown), edited_hwC)
+
+
+@enough_memory("the edit was saved")
+def save(work: Work, result: EditResult, others: Mapping[str, EditResult] | None = None) -> EditResult:
+    """The result, saved if that was asked; and beside it other results of the same picture, by what they are called."""
+    order, shown = work.checked.order, result.shown
     if order.out is None:
         return result
-    provenance = {"request": request.model_dump(mode="json"), "record": record}
-    metadata = picture.metadata if picture is not None else None
-    files, source = [pictures.File(order.out, result, metadata, provenance)], {}
+    others = others or {}
+    metadata = work.checked.picture.metadata if work.checked.picture is not None else None
+    files, source = [pictures.File(order.out, result, metadata, _provenance(result))], {}
     if order.out_source is not None:
-        by_words = {"request": of_source(request).model_dump(mode="json"), "record": computed}
+        computed = {name: result.record[name] for name in ("device", "dtype")}
+        by_words = {"request": of_source(result.request).model_dump(mode="json"), "record": computed}
         files.append(pictures.File(order.out_source, shown["source"], None, by_words))
         source = {"source": order.out_source}
     masks = {name: beside(order.out, name) for name, pixels in shown.items() if order.show and pixels.ndim == 2}
     files += [pictures.File(path, shown[name]) for name, path in masks.items()]
+    besides = {name: beside(order.out, name) for name in others}
+    files += [pictures.File(besides[name], other, metadata, _provenance(other)) for name, other in others.items()]
     saved, *_ = pictures.save_all(files, force=order.force, keep_location=order.keep_location)
-    return replace(result, path=saved, files=source | masks)
+    return replace(result, path=saved, files=source | masks | besides)
+
+
+def _provenance(result: EditResult) -> dict[str, Any]:
+    return {"request": result.request.model_dump(mode="json"), "record": result.record}
 
 
 def _shown(work: Work, tensor: Tensor) -> NDArray[np.uint8]:

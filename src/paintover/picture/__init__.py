@@ -1,6 +1,6 @@
 """Pixels in and out: open, fit to the model's grid, put the edit back at native size, provenance."""
 
-from paintover.picture.close import Closed, close
+from paintover.picture.close import Closed, changed, close
 from paintover.picture.geometry import Geometry
 from paintover.picture.limits import Limits
 from paintover.picture.metadata import Metadata
@@ -15,6 +15,7 @@ __all__ = [
     "Limits",
     "Metadata",
     "Picture",
+    "changed",
     "check_target",
     "check_words",
     "close",

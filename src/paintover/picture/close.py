@@ -71,6 +71,12 @@ def close(
     return Closed(rgb_HWC, picture.alpha_HW, change_HW, record | {"noise": round(layers.noise, 4)})
 
 
+def changed(edited_hwC: Float, source_hwC: Float) -> Float:
+    """mask_hw, 0..1: where the edit changed the picture, beyond the model's noise, as `close` estimates it without a mask."""
+    edited, source = (np.clip(np.nan_to_num(a), 0, 1).astype(np.float32) for a in (edited_hwC, source_hwC))
+    return _layers(edited, source, estimate_mask=True).mask_hw
+
+
 @dataclass(frozen=True, slots=True)
 class _Layers:
     """The change at the working size as one affine map per pixel: change = slope s + offset (hw33, hw3), and its mask."""
