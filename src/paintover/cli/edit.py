@@ -15,14 +15,19 @@ from paintover.cli.shared import (
     EDITORS_OF_MADE,
     EDITORS_OF_PICTURES,
     AsJson,
+    Candidates,
     Device,
     Force,
+    KeepCandidates,
     MaxBytes,
     MaxFrames,
     MaxPixels,
+    MinScore,
     MissingParameter,
     ModelOrTuned,
     Out,
+    PreservationWeight,
+    ScorerName,
     Seed,
     Steps,
     TunedName,
@@ -75,13 +80,20 @@ def edit(
     max_pixels: MaxPixels = None,
     max_bytes: MaxBytes = None,
     max_frames: MaxFrames = None,
+    candidates: Candidates = None,
+    min_score: MinScore = None,
+    scorer: ScorerName = None,
+    preservation_weight: PreservationWeight = None,
+    keep_candidates: KeepCandidates = False,
     knobs: dict[str, str],
 ) -> None:
     """Edit a picture as the words say."""
     from paintover.orders import tuned as of_tuning
     from paintover.orders.order import Order, beside, request_for
+    from paintover.orders.sentinel import Sentinel
 
     limits = limits_of(max_pixels, max_bytes, max_frames)
+    sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     if tuned is not None and instruction is None:
         picture, instruction = None, picture
     if (picture is None and tuned is None) or (instruction is None and tuned is None):
@@ -104,9 +116,10 @@ def edit(
         preserve=preserve,
     )
     masks = [partial(beside, name=name) for name in registry.get(whose["editor"]).shows(instruction)] if shown else []
+    masks += [partial(beside, name=name) for name in (sentinel.names if sentinel is not None else ())]
     name = picture if picture is not None else pixels.name if pixels is not None else "picture"
     target = out or _free(f"{Path(name).stem}.edited.png", *masks)
-    order = Order(request, pixels, None, target, force, keep_location, limits, show=shown, tuning=tuning)
+    order = Order(request, pixels, None, target, force, keep_location, limits, show=shown, tuning=tuning, sentinel=sentinel)
     _serve(order, device, as_json)
 
 
@@ -125,18 +138,27 @@ def imagine(
     force: Force = False,
     as_json: AsJson = False,
     device: Device = None,
+    candidates: Candidates = None,
+    min_score: MinScore = None,
+    scorer: ScorerName = None,
+    preservation_weight: PreservationWeight = None,
+    keep_candidates: KeepCandidates = False,
     knobs: dict[str, str],
 ) -> None:
     """Make a picture from words alone, and with --then another one beside it: both are saved."""
     from paintover.orders import tuned as of_tuning
     from paintover.orders.order import Order, beside
     from paintover.orders.run import imagined
+    from paintover.orders.sentinel import Sentinel
 
+    sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     tuning = of_tuning.found(tuned)
     request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed, steps=steps)
-    target = out or _free("imagined.png", *([partial(beside, name="source")] if then is not None else []))
+    besides = [*(["source"] if then is not None else []), *(sentinel.names if sentinel is not None else ())]
+    target = out or _free("imagined.png", *(partial(beside, name=name) for name in besides))
     source = beside(target, "source") if then is not None else None
-    _serve(Order(request, out=target, force=force, out_source=source, tuning=tuning), device, as_json)
+    order = Order(request, out=target, force=force, out_source=source, tuning=tuning, sentinel=sentinel)
+    _serve(order, device, as_json)
 
 
 @app.command()
@@ -269,12 +291,15 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
         with telling("editing", notes) as teller:
             result = edit_one(replace(order, on_step=teller.on_step, cancelled=teller.cancelled), device=device)
     else:
-        with progress("editing" if request.picture or order.picture is not None else "imagining") as on_step:
+        doing = "editing" if request.picture or order.picture is not None else "imagining"
+        count = order.sentinel.candidates if order.sentinel is not None else 1
+        with progress(doing if count == 1 else f"{doing}, {count} candidates") as on_step:
             result = edit_one(replace(order, on_step=on_step), device=device)
     understood(result.record)
+    _chosen(result.record)
     for warning in result.record["warnings"]:
         tell(f"paintover: note: {warning}")
-    if order.show and not result.files:
+    if order.show and not any(name.startswith("mask") for name in result.files):
         tell(f"paintover: note: {order.request.editor} finds no mask, so there is none to show")
     if as_json:
         print_json(_described(result) | (_of_source(result) if "source" in result.files else {}))
@@ -282,13 +307,33 @@ def _serve(order: Order, device: str | None, as_json: bool) -> None:
         print(result.path, *result.files.values(), sep="\n")
 
 
+def _chosen(record: dict[str, Any]) -> None:
+    """Tells which candidate is the result, and why."""
+    if "candidates" not in record:
+        return
+    best = next(one for one in record["candidates"] if one["seed"] == record["chosen"])
+    kept = "" if best["preservation"] is None else f", preservation {best['preservation']:.4f}"
+    count = len(record["candidates"])
+    chosen = f"seed {best['seed']}" + (f" of {count} candidates" if count > 1 else "")
+    tell(f"chosen: {chosen}, {record['why']} (score {best['score']:.4f}: agreement {best['agreement']:.4f}{kept})")
+    for one in record["candidates"]:
+        if "failed" in one:
+            tell(f"paintover: note: seed {one['seed']} gave no picture: {one['failed']}")
+
+
 def _described(result: EditResult) -> dict[str, Any]:
     height, width = result.rgb_HWC.shape[:2]
     request: EditRequest = result.request
     out = str(result.path) if result.path is not None else None
     said = {"out": out, "width": width, "height": height, "request": request.model_dump(mode="json"), "record": result.record}
-    files = {name: str(path) for name, path in result.files.items() if name != "source"}
-    return said | ({"shown": files} if files else {})
+    files = {name: str(path) for name, path in result.files.items()}
+    shown = {name: path for name, path in files.items() if name != "source" and not name.startswith("candidate")}
+    said |= {"shown": shown} if shown else {}
+    if "candidates" in result.record:
+        kept = [files.get(f"candidate {n + 1}") for n in range(len(result.record["candidates"]))]
+        told = zip(result.record["candidates"], kept, strict=True)
+        said["candidates"] = [one | ({"out": place} if place is not None else {}) for one, place in told]
+    return said
 
 
 def _of_source(result: EditResult) -> dict[str, Any]:

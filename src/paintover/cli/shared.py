@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 LIMITS_PANEL = "Limits"
+CANDIDATES_PANEL = "Candidates (several seeds, of which the best is taken)"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 KNOBS_PANEL = "Knobs (each editor's own: see `paintover editors NAME`)"
 
@@ -52,6 +53,30 @@ MaxBytes = Annotated[
 ]
 MaxFrames = Annotated[
     int | None, typer.Option(rich_help_panel=LIMITS_PANEL, help="Most frames of an animation (default 1000).")
+]
+Candidates = Annotated[
+    int | None, typer.Option(rich_help_panel=CANDIDATES_PANEL, help="How many seeds are tried, from --seed on (1 to 64).")
+]
+MinScore = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=CANDIDATES_PANEL, help="Write nothing if the best scores less (0: as much as doing nothing)."),
+]
+ScorerName = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer",
+        metavar="NAME",
+        rich_help_panel=CANDIDATES_PANEL,
+        help="Who judges: builtin, or a CLIP's folder or owner/name of the hub (default: the model's own encoder).",
+    ),
+]
+PreservationWeight = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=CANDIDATES_PANEL, help="Of the damage outside of the edit, against the words (default 1)."),
+]
+KeepCandidates = Annotated[
+    bool,
+    typer.Option("--keep-candidates", rich_help_panel=CANDIDATES_PANEL, help="Save all of them: OUT.candidate-1.png, ..."),
 ]
 World = Annotated[Path, typer.Option(envvar="PAINTOVER_WORLD", help="The built-in world, from `train fetch-world`.")]
 Photos = Annotated[

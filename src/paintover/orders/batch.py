@@ -10,11 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paintover import picture as pictures
 from paintover.errors import PaintoverError, PictureError, RequestError
 from paintover.orders import tuned as of_tuning
-from paintover.orders.order import Order, check, request_for, resolve
+from paintover.orders.order import Order, beside, check, request_for, resolve
 from paintover.orders.redo import request_in
 from paintover.orders.run import USUAL, edit_many
+from paintover.orders.sentinel import Sentinel
 from paintover.picture.limits import Limits
 from paintover.request import EditRequest, EditResult
 
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 # What a line may say: the request's own words, and the name of its output.
 _WORDS = frozenset(EditRequest.model_fields) - {"format", "references", "model_fingerprint"}
 _WORDS -= {"picture_sha256", "mask_sha256", "tuned_sha256"}
+# And what is asked of several candidates, by the names that `Sentinel.asked` gives it.
+_ASKED = {
+    "candidates": "candidates",
+    "min_score": "min_score",
+    "scorer": "scorer",
+    "preservation_weight": "weight",
+    "keep_candidates": "keep",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +113,17 @@ def _orders(
     taken: dict[str, int] = {}
     for n, text in numbered:
         try:
-            request, name, tuning = _read(n, text, folder)
+            request, name, tuning, sentinel = _read(n, text, folder)
             if name in taken:
                 raise RequestError(f"out {name!r} is that of line {taken[name]} already; give each line its own")
             taken[name] = n
-            yield n, Order(request, out=out / name, force=force, limits=limits, tuning=tuning)
+            yield n, Order(request, out=out / name, force=force, limits=limits, tuning=tuning, sentinel=sentinel)
         except PaintoverError as error:
             yield n, error
 
 
-def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | None]:
-    """A line's request, the plain file name of its output, and the tuning that it names."""
+def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | None, Sentinel | None]:
+    """A line's request, the plain file name of its output, the tuning that it names, and what is asked of its candidates."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -121,9 +131,10 @@ def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | N
     if not isinstance(said, dict):
         raise RequestError('not a JSON object; write {"picture": "...", "instruction": "..."}')
     name = said.pop("out", None)
+    sentinel = Sentinel.asked(**{ours: said.pop(word) for word, ours in _ASKED.items() if word in said})
     unknown = sorted(set(said) - _WORDS)
     if unknown:
-        raise RequestError(f"{unknown[0]!r} is not a word of a job; it takes {', '.join(sorted(_WORDS))}, out")
+        raise RequestError(f"{unknown[0]!r} is not a word of a job; it takes {', '.join(sorted({*_WORDS, *_ASKED}))}, out")
     for word in ("picture", "mask"):
         if isinstance(said.get(word), str) and said[word].strip():  # the folder is none of them
             said[word] = str(folder / said[word])
@@ -138,7 +149,7 @@ def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | N
         name = f"{n:05d}-{Path(about).stem}.png"
     if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
         raise RequestError(f"out is {name!r}; it takes a plain file name, such as {n:05d}.png")
-    return request, name, tuning
+    return request, name, tuning, sentinel
 
 
 def _chunk(chunk: list[tuple[int, Order | Exception]], cache: PrepareCache | None, device: str | None) -> list[Line]:
@@ -170,6 +181,8 @@ def _made_before(order: Order, device: str | None) -> bool:
         return False
     try:
         before = request_in(order.out, order.limits)
+        if order.sentinel is not None:
+            before = _first_of(order.sentinel, before, order)
     except PictureError:
         return False  # not ours: `check` will refuse to overwrite it
     checked = check(replace(order, out=None))
@@ -180,6 +193,24 @@ def _made_before(order: Order, device: str | None) -> bool:
     # Where a file lies is no part of what it is.
     nameless = {"picture": None, "mask": None, "tuned": None}
     return now.model_copy(update=nameless) == before.model_copy(update=nameless)
+
+
+def _first_of(sentinel: Sentinel, before: EditRequest, order: Order) -> EditRequest:
+    """The request of an output as it was asked for: of its first candidate. Raises PictureError where others were asked for."""
+    assert order.out is not None
+    out = order.out
+    record = pictures.read_provenance(out, order.limits).get("record", {})
+    seeds = [order.request.seed + n for n in range(sentinel.candidates)]
+    try:
+        scores = {one["seed"]: one.get("score") for one in record["candidates"]}
+        same = list(scores) == seeds and record["scorer"]["preservation_weight"] == sentinel.weight
+        same &= record["scorer"]["asked"] == sentinel.scorer
+        enough = sentinel.min_score is None or scores[before.seed] >= sentinel.min_score
+    except (KeyError, TypeError):
+        same = enough = False
+    if not (same and enough) or not all(os.path.lexists(beside(out, name)) for name in sentinel.names):
+        raise PictureError(f"{out}: is not the best of these candidates")
+    return before.model_copy(update={"seed": order.request.seed})
 
 
 def _failed(n: int, error: Exception) -> Line:

@@ -123,6 +123,7 @@ class Contest:
             "chosen": best.seed,
             "why": scores.why(candidates, best),
             "scorer": {
+                "asked": sentinel.scorer,
                 "name": self.scorer.name,
                 "fingerprint": self.scorer.fingerprint,
                 "preservation_weight": sentinel.weight,

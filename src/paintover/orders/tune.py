@@ -23,6 +23,7 @@ from paintover.orders import traces
 from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Checked, Order, path_of, pixels_of, request_for
 from paintover.orders.run import edit_one, imagined
+from paintover.orders.sentinel import Sentinel
 from paintover.picture.limits import Limits
 from paintover.request import EditResult
 from paintover.tuning import store
@@ -103,9 +104,15 @@ class TunedModel:
         keep_location: bool = False,
         limits: Limits = Limits(),
         on_step: Callable[[Any], None] | None = None,
+        candidates: int | None = None,
+        min_score: float | None = None,
+        scorer: str | Path | None = None,
+        preservation_weight: float | None = None,
+        keep_candidates: bool = False,
         **knobs: Any,
     ) -> EditResult:
         """Edits the picture that was tuned on (or `picture`), as `paintover.edit` does, by the tuning's editor or another."""
+        sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
         tuning = self._open()
         request = request_for(
             picture=path_of(picture),
@@ -120,7 +127,18 @@ class TunedModel:
         )
         pixels = of_tuning.picture_of(tuning, limits) if picture is None else pixels_of(picture)
         target = Path(out) if out is not None else None
-        order = Order(request, pixels, pixels_of(mask), target, force, keep_location, limits, on_step, tuning=tuning)
+        order = Order(
+            request,
+            pixels,
+            pixels_of(mask),
+            target,
+            force,
+            keep_location,
+            limits,
+            on_step,
+            tuning=tuning,
+            sentinel=sentinel,
+        )
         return edit_one(order, self._cache, self._device)
 
     def imagine(
@@ -134,14 +152,20 @@ class TunedModel:
         out: str | Path | None = None,
         force: bool = False,
         on_step: Callable[[Any], None] | None = None,
+        candidates: int | None = None,
+        min_score: float | None = None,
+        scorer: str | Path | None = None,
+        preservation_weight: float | None = None,
+        keep_candidates: bool = False,
         **knobs: Any,
     ) -> EditResult:
         """Makes a picture from words alone, as `paintover.imagine` does."""
+        sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
         tuning = self._open()
         request = imagined(prompt, then, editor, tuning, None, knobs=knobs, seed=seed or 0, steps=steps)
         target = Path(out) if out is not None else None
         source = order_of.beside(target, "source") if target is not None and then is not None else None
-        order = Order(request, out=target, force=force, on_step=on_step, out_source=source, tuning=tuning)
+        order = Order(request, out=target, force=force, on_step=on_step, out_source=source, tuning=tuning, sentinel=sentinel)
         return edit_one(order, self._cache, self._device)
 
     def keep(self, folder: str | Path, *, force: bool = False) -> Path:
