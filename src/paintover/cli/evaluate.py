@@ -302,6 +302,64 @@ def mgie(
     print(sheet)
 
 
+@group.command()
+def sentinel(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the report: report.json and the pictures.")],
+    candidates: Annotated[int, typer.Option(min=2, max=64, help="How many seeds of each case.")] = 8,
+    scorer: Annotated[str | None, typer.Option(help="Who judges (default: the model's own encoder).")] = None,
+    weights: Annotated[str, typer.Option(help="Weights of preservation to choose under, with commas between.")] = "0,0.3,1,3",
+    count: Annotated[int, typer.Option(min=2, help="How many cases; 24 are a full round.")] = 96,
+    model: Model = "builtin",
+    editor: Annotated[str, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)}.")] = EDITORS_OF_PICTURES[0],
+    steps: Steps = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side (default: the model's own).")] = None,
+    seed: Seed = 1,
+    world: World = Path("world"),
+    photos: Photos = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Edit held-out scenes with several candidates, and compare whom the score chooses with the first seed and the truth.
+
+    Run it again to go on after an interruption.
+    """
+    from paintover.evaluation import comparison
+    from paintover.evaluation import sentinel as evaluation
+
+    with counted("evaluating") as progress:
+        found = evaluation.run(
+            world,
+            photos,
+            out=out,
+            model=model,
+            editor=editor,
+            scorer=scorer,
+            candidates=candidates,
+            weights=_numbers(weights),
+            count=count,
+            size=size,
+            seed=seed,
+            steps=steps,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    if as_json:
+        print_json(found)
+        return
+    _print(comparison.tables(evaluation.listings(found)))
+    print(out / "report.json")
+
+
+def _numbers(listed: str) -> list[float]:
+    try:
+        return [float(number) for number in listed.split(",")]
+    except ValueError:
+        raise RequestError(f"weights is {listed!r}; expected numbers with commas between, such as 0,1") from None
+
+
 def _names(listed: str | None) -> list[str] | None:
     """Of "a, b,c"; None where nothing is listed."""
     return [name.strip() for name in listed.split(",")] if listed else None
