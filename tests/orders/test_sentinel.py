@@ -15,6 +15,8 @@ import paintover
 from paintover import cli
 from paintover.engine.cache import PrepareCache
 from paintover.errors import Cancelled, ModelError, RequestError, ScoreError
+from paintover.models.bundle import load
+from paintover.models.scorer import load_scorer
 from paintover.models.tiny import tiny
 from paintover.orders.batch import batch
 from paintover.orders.contest import Contest
@@ -114,8 +116,10 @@ def test_the_scorer_judges(order):
     agreements = [one["agreement"] for one in result.record["candidates"]]
     assert np.argsort(agreements).tolist() == np.argsort(reds).tolist()
     assert result.record["chosen"] == int(np.argmax(reds))
-    source = np.asarray(Image.open(asked.request.picture))[..., 0].mean()
-    assert (np.array(agreements) > 0).tolist() == (np.array(reds) > source).tolist()
+    scorer = load_scorer(asked.sentinel.scorer, load(asked.request.model))
+    [source, best] = scorer.agreement([np.asarray(Image.open(asked.request.picture)), result.rgb_HWC], WORDS)
+    assert max(agreements) == pytest.approx(best - source, abs=1e-4)
+    assert abs(source) > 1e-3
     assert "agrees best with the words" in result.record["why"]
 
 
