@@ -82,6 +82,10 @@ World = Annotated[Path, typer.Option(envvar="PAINTOVER_WORLD", help="The built-i
 Photos = Annotated[
     Path | None, typer.Option(envvar="PAINTOVER_PHOTOS", help="Photographs to use too: a folder with a sub-folder a subject.")
 ]
+Recordings = Annotated[
+    Path | None,
+    typer.Option(envvar="PAINTOVER_RECORDINGS", help="Recordings to use too: a folder with a sub-folder a class (ESC-10)."),
+]
 Sides = Annotated[
     tuple[float, float] | None,
     typer.Option(

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from paintover.cli.pairs import Columns, Kind, Pictures, SkipBroken, columns_of
-from paintover.cli.shared import Photos, World, app
+from paintover.cli.shared import Photos, Recordings, World, app
 from paintover.errors import RequestError
+from paintover.training.encoder_recipe import EncoderRecipe
 from paintover.training.language_recipe import LanguageRecipe
 from paintover.training.mgie_recipe import MgieRecipe
 from paintover.training.recipe import Recipe, Run, settle
@@ -101,6 +102,32 @@ def language(
     encoder = load(text)
     _begins(out)
     print(train(out, recipe, world, photos, encoder, text / "tokenizer" / "tokenizer.json", workers=workers))
+
+
+@group.command()
+@with_recipe(EncoderRecipe)
+def encoder(
+    *,
+    out: RunFolder,
+    model: Annotated[str, typer.Option(help="The bundle whose sentence encoder reads the words.")] = "builtin",
+    world: World = Path("world"),
+    photos: Photos = None,
+    recordings: Recordings = None,
+    workers: Workers = 1,
+    given: dict[str, Any],
+) -> None:
+    """Teach the media encoder that pictures, sounds and words mean the same (InstructAny2Pix, and the scorer).
+
+    Stop it at any moment; the same command goes on. On several devices: accelerate launch -m paintover train encoder ...
+    """
+    recipe = _settled(out, given, EncoderRecipe)
+    _needs("accelerate", "tensorboard")
+    from paintover.models.bundle import load
+    from paintover.training.encoder import train
+
+    bundle = load(model, "cpu")  # the workers that make batches read words, and have no accelerator
+    _begins(out)
+    print(train(out, recipe, world, photos, recordings, bundle, workers=workers))
 
 
 @group.command()

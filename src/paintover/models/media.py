@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 Pixels = NDArray[np.uint8]  # rgb_HWC of any size
 Wave = NDArray[np.float32]  # mono, in -1..1, at the encoder's rate
@@ -22,9 +22,6 @@ class MediaEncoder(Protocol):
     width: int
     rate: int
     seconds: float
-
-    @property
-    def modules(self) -> tuple[nn.Module, ...]: ...
 
     def see(self, pictures: Sequence[Pixels]) -> Tensor:
         """B pictures, the whole of each."""

@@ -56,12 +56,15 @@ class Assets:
     """The stamps and places of one split.
 
     `root` is the folder that `fetch` filled; `photos` (optional) a folder of sub-folders of photographs, one a subject.
-    Raises PaintoverError when the root lacks what world.json names.
+    heard: with the classes that came for the sake of their sounds. Raises PaintoverError when the root lacks what world.json
+    names.
     """
 
-    def __init__(self, root: Path, split: Split, photos: Path | None = None) -> None:
+    def __init__(self, root: Path, split: Split, photos: Path | None = None, heard: bool = False) -> None:
         self.root, self.split, self.photos = Path(root), split, photos
         self.world: dict[str, Any] = json.loads(WORLD.read_text())
+        if heard:
+            self.world["classes"] |= self.world["heard"]
         if not (self.root / "usr" / "share").is_dir():
             raise PaintoverError(f"no built-in world in {root}: fetch it first with `paintover train fetch-world {root}`")
         if photos is not None and not photos.is_dir():

@@ -51,6 +51,30 @@ LOOKS: dict[str, Callable[[Pixels], Pixels]] = {
 }
 
 
+def _rain(x: Pixels) -> Pixels:
+    """Grey and dim, with slanting streaks: bright where a fixed pattern says so, the same at any resolution."""
+    height, width = x.shape[:2]
+    v, u = np.mgrid[0:height, 0:width].astype(np.float32)
+    u, v = (u + 0.5) / width, (v + 0.5) / height
+    column = 26 * (u + 0.22 * v)
+    shift = np.sin(12.9898 * np.floor(column)) * 43758.5453
+    dash = (3.1 * v + shift - np.floor(shift)) % 1
+    streak = ((column % 1 < 0.16) & (dash < 0.4))[..., None].astype(np.float32)
+    wet = (0.45 * x + 0.35 * _luma(x)) * np.array([0.82, 0.88, 0.98], np.float32) + np.float32(0.05)
+    return wet + 0.3 * streak * (1 - wet)
+
+
+def _firelight(x: Pixels) -> Pixels:
+    """Dark, but for an orange light that comes from below."""
+    height = x.shape[0]
+    near = np.linspace(0.16, 0.95, height, dtype=np.float32)[:, None, None]
+    return (0.75 * x + 0.25 * _luma(x)) * near * np.array([1.05, 0.62, 0.3], np.float32)
+
+
+# Looks that are asked for by their sounds: see `referring`.
+MOODS: dict[str, Callable[[Pixels], Pixels]] = {"rain": _rain, "firelight": _firelight}
+
+
 def apply(name: str, x: Pixels) -> Pixels:
     """The look `name` on rgb_HWC in 0..1; KeyError for a look the world does not know."""
-    return np.clip(LOOKS[name](x), 0, 1).astype(np.float32)
+    return np.clip((LOOKS[name] if name in LOOKS else MOODS[name])(x), 0, 1).astype(np.float32)

@@ -147,7 +147,7 @@ MEANT: dict[str, str] = {
     "brighter": "make it brighter", "darker": "make it darker", "contrast": "increase the contrast",
     "saturated": "make the colours stronger", "black-and-white": "make it black and white", "sepia": "make it sepia",
     "warmer": "make it warmer", "cooler": "make it cooler", "dusk": "make it look like dusk",
-    "night": "make it look like night", "fog": "add fog",
+    "night": "make it look like night", "fog": "add fog", "rain": "make it rain", "firelight": "light it by a fire",
 }  # fmt: skip
 
 WHERE: dict[str, tuple[float, float]] = {
@@ -169,6 +169,7 @@ LOOK_WORDS: dict[str, str] = {
     "brighter": "in bright light", "darker": "in dim light", "contrast": "with strong contrast",
     "saturated": "in vivid colours", "black-and-white": "in black and white", "sepia": "in sepia",
     "warmer": "in warm light", "cooler": "in cold light", "dusk": "at dusk", "night": "at night", "fog": "in the fog",
+    "rain": "in the rain", "firelight": "by firelight",
 }  # fmt: skip
 
 
@@ -180,10 +181,14 @@ def instruction(kind: str, rng: np.random.Generator, split: Split, **words: str)
     """One phrasing of `kind` in the split, dressed as people write: capitals, full stops, politeness, now and then a typo."""
     phrases = PHRASES[kind]
     pool = phrases[:-HELD_OUT] if split == "train" else phrases[-HELD_OUT:]
-    text = _filled(pool[int(rng.integers(len(pool)))], words)
+    return dressed(_filled(pool[int(rng.integers(len(pool)))], words), rng, 0.05 if split == "train" else 0.0)
+
+
+def dressed(text: str, rng: np.random.Generator, typos: float = 0.0) -> str:
+    """A phrasing as people write it: see `instruction`. typos: share of those with one."""
     if rng.random() < 0.15:
         text = str(rng.choice(["please {}", "{} please", "{}, please", "could you {}", "can you {}?", "now {}"])).format(text)
-    if split == "train" and rng.random() < 0.05:
+    if typos and rng.random() < typos:
         text = _typo(text, rng)
     if rng.random() < 0.3:
         text = text[0].upper() + text[1:]
@@ -226,8 +231,13 @@ def caption(scene: Scene, opening: str = "") -> str:
         seen, where = "something" if label is None else _ground(label), ""
     else:
         seen = " and ".join(filter(None, (", ".join(things[:-1]), things[-1])))
-        where = "" if label is None else f"on {_ground(label)}" if label.startswith("plain") else CAPTION_PLACE[label]
+        where = "" if label is None else place_of(label)
     return " ".join(f"{opening}{seen} {where} {LOOK_WORDS.get(scene.look or '', '')}".split())
+
+
+def place_of(label: str) -> str:
+    """Where a picture of something is made: "plain blue" -> "on a plain blue background", "beach" -> "on a beach"."""
+    return f"on {_ground(label)}" if label.startswith("plain") else CAPTION_PLACE[label]
 
 
 def _ground(label: str) -> str:
@@ -236,5 +246,9 @@ def _ground(label: str) -> str:
 
 
 def _thing(thing: Object) -> str:
-    name = f"{thing.colour} {thing.cls}" if thing.colour else thing.cls
-    return name if name.endswith("s") else article(name)
+    return noun(f"{thing.colour} {thing.cls}" if thing.colour else thing.cls)
+
+
+def noun(name: str) -> str:
+    """ "dog" -> "a dog"; what is many, or no thing, has no article: "grapes", "rain"."""
+    return name if name.endswith("s") or name in ("rain", "crackling fire") else article(name)
