@@ -9,7 +9,7 @@ from pathlib import Path
 import paintover
 
 # What makes an edit of a picture. Not the rooms that only ask for one, or look at one.
-_EDITS = ("conditions", "editors", "engine", "models", "orders", "path", "picture", "tuning")
+_EDITS = ("conditions", "editors", "engine", "models", "orders", "path", "picture", "sound", "tuning")
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ from paintover import picture as pictures
 from paintover.editors import knobs, registry
 from paintover.editors.editor import Editor
 from paintover.errors import KnobError, RequestError
+from paintover.orders import media
 from paintover.orders import tuned as of_tuning
 from paintover.orders.sentinel import CHARACTERS, Sentinel
 from paintover.picture.limits import Limits
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from paintover.models.bundle import Bundle
     from paintover.picture.open import Picture
+    from paintover.sound.open import Sound
     from paintover.tuning.store import Tuning
 
 
@@ -42,6 +44,7 @@ class Order:
 
     picture: what to open where it is no file that the request names: bytes, a PIL image, an array; or one that is open.
     mask:    likewise.
+    references: likewise, by name.
     out:     where to save; None returns the result without saving. An existing file is replaced only with `force`.
     show: also save masks that the editor shows, beside `out`: OUT.mask.png, and OUT.mask-1.png, ... where it shows several.
     on_step: called with each step's Report; cancelled: asked between steps, True ends this edit with Cancelled.
@@ -63,13 +66,15 @@ class Order:
     show: bool = False
     tuning: Tuning | None = None
     sentinel: Sentinel | None = None
+    references: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
-    """An order that nothing is wrong with, as far as can be told without its model: picture and mask are open.
+    """An order that nothing is wrong with, as far as can be told without its model: picture, mask and references are open.
 
     examples: pictures to learn from, where the editor is to tune the model to several.
+    media: what the instruction speaks of, by name, and the picture, for an editor that takes references.
     """
 
     order: Order
@@ -78,6 +83,7 @@ class Checked:
     mask_HW: NDArray[np.float32] | None
     tuning: Tuning | None = None
     examples: tuple[Picture, ...] = ()
+    media: Mapping[str, Picture | Sound] = field(default_factory=dict)
 
 
 def path_of(source: Any) -> str | None:
@@ -119,8 +125,11 @@ def check(order: Order) -> Checked:
     if request.source_prompt is not None and not editor.takes_source_prompt:
         able = ", ".join(name for name in registry.names() if registry.get(name).takes_source_prompt)
         raise RequestError(f"{editor.name} takes no source prompt; leave it out, or use an editor that does ({able})")
-    if request.references:
-        raise RequestError(f"{editor.name} takes no references; leave them out")
+    source = order.picture if order.picture is not None else request.picture
+    made = editor.picture == "either" and (request.source_prompt or "").strip()
+    if source is None and tuning is not None and editor.picture not in ("never", "optional") and not made:
+        source = of_tuning.picture_of(tuning, order.limits)
+    media.check(request, editor, source is not None)
     if order.sentinel is not None:
         order.sentinel.check(request, editor, order.out is not None)
     if order.out is not None:
@@ -130,17 +139,13 @@ def check(order: Order) -> Checked:
             pictures.check_target(beside(order.out, name), order.force)
     if order.out_source is not None:
         pictures.check_target(order.out_source, order.force)
-    source = order.picture if order.picture is not None else request.picture
-    made = editor.picture == "either" and (request.source_prompt or "").strip()
-    if source is None and tuning is not None and editor.picture != "never" and not made:
-        source = of_tuning.picture_of(tuning, order.limits)
-    if source is None and editor.picture == "either":
-        if not (request.source_prompt or "").strip():
+    if source is None and editor.picture in ("either", "optional"):
+        if editor.picture == "either" and not (request.source_prompt or "").strip():
             raise RequestError(f"{editor.name} edits a picture; name one, or say with a source prompt which one to make first")
         if request.mask is not None or order.mask is not None:
             raise RequestError("a mask goes with a picture; leave it out where the picture is made from words")
         _check_room(order, None)
-        return Checked(order, editor, None, None, tuning)
+        return Checked(order, editor, None, None, tuning, media=_media_of(order, editor, None))
     if editor.picture == "never":
         if source is not None or order.mask is not None or request.mask is not None:
             raise RequestError(
@@ -162,12 +167,17 @@ def check(order: Order) -> Checked:
         raise RequestError(
             "a mask keeps what is outside of it, but preserve=False (--no-preserve) keeps nothing; leave one of them out"
         )
+    spoken = _media_of(order, editor, picture)
     if mask is None:
-        return Checked(order, editor, picture, None, tuning)
+        return Checked(order, editor, picture, None, tuning, media=spoken)
     mask_HW = pictures.open_mask(mask, picture.size_HW, order.limits)
     if not mask_HW.any():
         raise RequestError("the mask is black everywhere, so nothing may change; paint white where the edit belongs")
-    return Checked(order, editor, picture, mask_HW, tuning)
+    return Checked(order, editor, picture, mask_HW, tuning, media=spoken)
+
+
+def _media_of(order: Order, editor: Editor[Any], picture: Picture | None) -> dict[str, Picture | Sound]:
+    return media.opened(order.request, order.references, picture, order.limits) if editor.takes_references else {}
 
 
 def _check_kinds(request: EditRequest, editor: Editor[Any]) -> None:
@@ -225,6 +235,7 @@ def resolve(checked: Checked, bundle: Bundle) -> tuple[EditRequest, knobs.Knobs]
     settings = editor.settled(knobs.read(editor.name, editor.Knobs, given, recommended), bundle)
     update = {
         "picture_sha256": picture.sha256 if picture is not None else None,
+        "references": media.resolved(request, checked.media, picture),
         "mask_sha256": sha256(mask_HW.tobytes()).hexdigest() if mask_HW is not None else None,
         "knobs": settings.model_dump(mode="json"),
         # A hub's bundle by its commit, so that `redo` finds the same weights; a folder as the user calls it.

@@ -20,12 +20,13 @@ from paintover.editors.editor import Context
 from paintover.engine.cache import PrepareCache, cache_key
 from paintover.engine.memory import enough_memory
 from paintover.errors import NotFiniteError, RequestError
+from paintover.orders import media
 from paintover.orders import tuned as of_tuning
 from paintover.orders.code import code
 from paintover.orders.order import Checked, beside, of_source, resolve
 from paintover.path.predict import Path, Preparation
 from paintover.picture.geometry import Geometry
-from paintover.request import EditResult
+from paintover.request import EditRequest, EditResult
 from paintover.tuning import store
 from paintover.tuning.apply import applied
 from paintover.tuning.names import UNET
@@ -106,6 +107,9 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
         else:
             bundle = applied(bundle, tensors, tuning.record.sha256)
         store.touch(tuning)
+    checked, base = _on_base(checked, bundle, request)
+    picture = checked.picture
+    notes += media.notes(checked.media, picture)
     codec = bundle.codec
     native_HW = (bundle.size, bundle.size) if picture is None else picture.size_HW
     geometry = Geometry.fit(native_HW, bundle.size**2, bundle.multiple)
@@ -117,11 +121,13 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
     height, width = (side // codec.factor for side in geometry.padded_HW)
     shape = (1, codec.channels, height, width)
     mask_HW = None if checked.mask_HW is None else _on_grid(checked.mask_HW, geometry, codec.factor).to(bundle.denoiser.device)
-    context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW, picture=picture)
+    context: Context[Any] = Context(bundle, request, knobs, shape, mask_HW=mask_HW, picture=picture, media=checked.media)
+    if base is not None:
+        context.derived["base"] = base
     editor.check(context)
     about: dict[str, Any] = {
         "code": code(),  # other code may prepare the same thing differently
-        "picture": request.picture_sha256,
+        "picture": None if picture is None else picture.sha256,
         "geometry": geometry.record(),
         "model": bundle.fingerprint,
     }
@@ -147,6 +153,22 @@ def begin(checked: Checked, bundle: Bundle, cache: PrepareCache) -> Work:
         key = cache_key(**about, dtype=str(bundle.denoiser.dtype), part=editor.prepared_by, of=depends)
         context = replace(context, unfinished=cache.unfinished(key))
     return Work(checked, context, key, geometry, reconstruction, began, prepared, codec_keys, tuple(notes))
+
+
+def _on_base(checked: Checked, bundle: Bundle, request: EditRequest) -> tuple[Checked, str | None]:
+    """The order with the picture that is to be edited, and its name, where the words may speak of several pictures."""
+    order, editor, spoken = checked.order, checked.editor, checked.media
+    if not editor.takes_references or checked.picture is None:
+        return checked, None
+    given = {name: medium for name, medium in spoken.items() if isinstance(medium, pictures.Picture)}
+    base: str | None = next(name for name, picture in given.items() if picture is checked.picture)
+    if checked.mask_HW is None and len({picture.sha256 for picture in given.values()}) > 1:
+        base = editor.base(bundle, request, spoken)
+    picture = None if base is None else given[base]
+    if picture is not None and picture is not checked.picture and order.out is not None:
+        transparent = picture.alpha_HW is not None and int(picture.alpha_HW.min()) < 255
+        pictures.check_target(order.out, order.force, transparent, picture.size_HW)
+    return replace(checked, picture=picture), base
 
 
 def _with_examples(
