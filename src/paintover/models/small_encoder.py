@@ -65,6 +65,8 @@ class SmallEncoder(nn.Module):
         assert text.pooled_width is not None, "a sentence encoder makes a vector of the whole text"
         self.words = nn.Sequential(nn.Linear(text.pooled_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.scale = nn.Parameter(torch.tensor(2.5))  # log of what cosines are multiplied by while it learns
+        self.mel_FM: Tensor
+        self.window_N: Tensor
         self.register_buffer("mel_FM", torch.from_numpy(_mel()), persistent=False)
         self.register_buffer("window_N", torch.hann_window(WINDOW), persistent=False)
 

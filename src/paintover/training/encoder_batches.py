@@ -143,7 +143,7 @@ class EncoderBatches(Dataset[dict[str, Tensor]]):
             other = self.sounds[str(rng.choice(list(self.sounds)))]
             behind = _cut(other[int(rng.integers(len(other)))].wave, rng, 1.0)
             samples = samples + float(rng.uniform(0, 0.25)) * behind
-        samples = samples + rng.normal(0, 10 ** rng.uniform(-4, -2), CLIP)
+        samples = samples + rng.normal(0, 10 ** rng.uniform(-4, -2), CLIP).astype(np.float32)
         return torch.from_numpy((samples / max(float(np.abs(samples).max()), 1e-4)).astype(np.float32))
 
     def _told(self, text: str) -> Tensor:

@@ -23,6 +23,7 @@ from paintover.training.mgie_batches import MgieBatches
 from paintover.training.mgie_network import Learner, answered, frozen
 from paintover.training.mgie_pairs import PairBatches
 from paintover.training.mgie_recipe import MgieRecipe
+from paintover.training.recipe import Run
 
 
 def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: MgieBatches | PairBatches, *, workers: int = 1) -> Path:
@@ -52,8 +53,8 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: MgieBatches | 
 
     def losses(wrapped: nn.Module, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         batch = _to(batch, accelerator.device)
-        latents = _latents(bundle, batch)
-        drawn = _drawn(recipe, step, batch, latents[0], accelerator)
+        latents = latents_of(bundle, batch)
+        drawn = drawn_for(recipe, step, batch, latents[0], accelerator)
         answers = accelerator.reduce(answered(batch).to(accelerator.device), "mean")
         with accelerator.autocast():
             parts: dict[str, Tensor] = wrapped(batch, *latents, drawn, answers)
@@ -63,7 +64,7 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: MgieBatches | 
 
 
 @torch.no_grad()
-def _latents(bundle: Bundle, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def latents_of(bundle: Bundle, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """The target's scaled latents, the source's unscaled ones (zeros where there is no source), and the error's weight."""
     x0_BCHW = bundle.codec.encode(batch["target_BCHW"])
     image_BCHW = bundle.codec.encode(batch["source_BCHW"]) / bundle.codec.scale * batch["shown_B"].view(-1, 1, 1, 1)
@@ -75,9 +76,7 @@ def _latents(bundle: Bundle, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Ten
     return x0_BCHW, image_BCHW, weight_BCHW
 
 
-def _drawn(
-    recipe: MgieRecipe, step: int, batch: dict[str, Any], x0_BCHW: Tensor, accelerator: Accelerator
-) -> dict[str, Tensor]:
+def drawn_for(recipe: Run, step: int, batch: dict[str, Any], x0_BCHW: Tensor, accelerator: Accelerator) -> dict[str, Tensor]:
     """Timesteps, noise and what is dropped: drawn for the whole step, of which this process takes its rows' share."""
     generator = torch.Generator().manual_seed(noise_seed(recipe.seed, step))
     rows, mine = recipe.batch, slice(accelerator.process_index, recipe.batch, accelerator.num_processes)

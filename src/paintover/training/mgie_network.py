@@ -90,8 +90,8 @@ class Learner(nn.Module):
         tokens_BLD = torch.cat([tokens for tokens, _ in parts])
         pooled_BD = None if parts[0][1] is None else torch.cat([pooled for _, pooled in parts if pooled is not None])
         image_BCHW = image_BCHW * ~no_picture_B.view(-1, 1, 1, 1)
-        edit_loss = _edit_loss(self.denoiser, x0_BCHW, image_BCHW, weight_BCHW, drawn, tokens_BLD, pooled_BD)
-        return {"words": words_loss / answers.clamp(min=1), "edit": edit_loss}
+        error = edit_loss(self.denoiser, x0_BCHW, image_BCHW, weight_BCHW, drawn, tokens_BLD, pooled_BD)
+        return {"words": words_loss / answers.clamp(min=1), "edit": error}
 
     def _answered(self, asked: Asked, pixels_SCHW: Tensor | None) -> tuple[Tensor, Tensor]:
         """The hidden states_BLD of questions and answers, and the summed cross-entropy of the answers."""
@@ -133,7 +133,7 @@ def dropped(chance_B: Tensor) -> tuple[Tensor, Tensor]:
     return chance_B < 2 * DROP, (chance_B >= DROP) & (chance_B < 3 * DROP)
 
 
-def _edit_loss(
+def edit_loss(
     denoiser: Denoiser,
     x0_BCHW: Tensor,
     image_BCHW: Tensor,
@@ -141,11 +141,12 @@ def _edit_loss(
     drawn: dict[str, Tensor],
     tokens_BLD: Tensor,
     pooled_BD: Tensor | None,
+    media_BSE: Tensor | None = None,
 ) -> Tensor:
     """The weighed squared error of what the network predicts: the noise (L_edit), v, or the picture."""
     t_B, noise_BCHW = drawn["t_B"], drawn["noise_BCHW"]
     x_BCHW = denoiser.noised(x0_BCHW, noise_BCHW, t_B)
-    said_BDHW = denoiser.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW)
+    said_BDHW = denoiser.output(x_BCHW, t_B, tokens_BLD, pooled_BD, image_BCHW, media_BSE)
     if denoiser.prediction in ("change", "blend"):
         said_BDHW = clean(said_BDHW, denoiser.codec_scale * image_BCHW)
     error_BCHW = said_BDHW[:, : denoiser.channels] - denoiser.target(x0_BCHW, noise_BCHW, t_B)
