@@ -86,7 +86,8 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> str:
         usual = {"imagine": "imagine", "sweep": "mdp-noise", "invert": "invert", "tune": "unitune"}.get(
             command, registry.names()[0]
         )
-        name = given[-1] if given else usual
+        spoken = any(word == "--ref" or word.startswith("--ref=") for word in arguments)
+        name = given[-1] if given else "any2pix" if spoken else usual
         try:
             editor = registry.get(name)
         except RequestError as unknown:

@@ -14,6 +14,7 @@ import typer
 from paintover.cli.shared import (
     EDITORS_OF_MADE,
     EDITORS_OF_PICTURES,
+    EDITORS_OF_WORDS,
     AsJson,
     Candidates,
     Device,
@@ -27,6 +28,7 @@ from paintover.cli.shared import (
     ModelOrTuned,
     Out,
     PreservationWeight,
+    Refs,
     ScorerName,
     Seed,
     Steps,
@@ -36,6 +38,7 @@ from paintover.cli.shared import (
     plain,
     print_json,
     progress,
+    refs_of,
     tell,
     understood,
     with_knobs,
@@ -63,11 +66,15 @@ def edit(
     instruction: Annotated[str | None, typer.Argument(help=_WORDS)] = None,
     out: Out = None,
     editor: Annotated[
-        str | None, typer.Option(help=f"{', '.join(EDITORS_OF_PICTURES)} (default: {registry.names()[0]}, or the tuning's).")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(EDITORS_OF_PICTURES)} (default: {registry.names()[0]}, any2pix with --ref, or the tuning's)."
+        ),
     ] = None,
     model: ModelOrTuned = None,
     tuned: TunedName = None,
     mask: Annotated[str | None, typer.Option(help="A picture of the same size, white where the edit may go.")] = None,
+    ref: Refs = None,
     source_prompt: Annotated[str | None, typer.Option(help="What the picture shows (for editors that invert it).")] = None,
     seed: Seed = 0,
     steps: Steps = None,
@@ -88,6 +95,7 @@ def edit(
     knobs: dict[str, str],
 ) -> None:
     """Edit a picture as the words say."""
+    from paintover.orders import media
     from paintover.orders import tuned as of_tuning
     from paintover.orders.order import Order, beside, request_for
     from paintover.orders.sentinel import Sentinel
@@ -102,13 +110,15 @@ def edit(
     if tuning is not None and instruction is None:
         instruction = tuning.record.caption
     pixels = of_tuning.picture_of(tuning, limits) if tuning is not None and picture is None else None
-    whose = of_tuning.asked(tuning, editor, model, registry.names()[0])
+    spoken = media.told(refs_of(ref))
+    whose = of_tuning.asked(tuning, editor or (media.USUAL if spoken else None), model, registry.names()[0])
     instruction = instruction or ""
     request = request_for(
         picture=picture,
         mask=mask,
         instruction=instruction,
         source_prompt=source_prompt,
+        references=spoken,
         **whose,
         knobs=knobs,
         seed=seed,
@@ -124,12 +134,19 @@ def edit(
 
 
 @app.command()
-@with_knobs("imagine", *EDITORS_OF_MADE)
+@with_knobs(*EDITORS_OF_WORDS, *EDITORS_OF_MADE)
 def imagine(
     *,
     prompt: Annotated[str, typer.Argument(help='What the picture should show, for example "a cow in a meadow".')],
     then: Annotated[str | None, typer.Option(help="Then edit it: a caption of a second picture, made beside it.")] = None,
-    editor: Annotated[str | None, typer.Option(help=f"With --then: {', '.join(EDITORS_OF_MADE)}.")] = None,
+    editor: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(EDITORS_OF_WORDS)} (default: imagine, or any2pix with --ref); with --then: "
+            f"{', '.join(EDITORS_OF_MADE)}."
+        ),
+    ] = None,
+    ref: Refs = None,
     out: Out = None,
     model: ModelOrTuned = None,
     tuned: TunedName = None,
@@ -138,6 +155,9 @@ def imagine(
     force: Force = False,
     as_json: AsJson = False,
     device: Device = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    max_frames: MaxFrames = None,
     candidates: Candidates = None,
     min_score: MinScore = None,
     scorer: ScorerName = None,
@@ -145,7 +165,8 @@ def imagine(
     keep_candidates: KeepCandidates = False,
     knobs: dict[str, str],
 ) -> None:
-    """Make a picture from words alone, and with --then another one beside it: both are saved."""
+    """Make a picture from words, or from words that speak of --ref's; with --then another one beside it: both are saved."""
+    from paintover.orders import media
     from paintover.orders import tuned as of_tuning
     from paintover.orders.order import Order, beside
     from paintover.orders.run import imagined
@@ -153,11 +174,13 @@ def imagine(
 
     sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     tuning = of_tuning.found(tuned)
-    request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed, steps=steps)
+    limits = limits_of(max_pixels, max_bytes, max_frames)
+    spoken = media.told(refs_of(ref))
+    request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed, steps=steps, references=spoken)
     besides = [*(["source"] if then is not None else []), *(sentinel.names if sentinel is not None else ())]
     target = out or _free("imagined.png", *(partial(beside, name=name) for name in besides))
     source = beside(target, "source") if then is not None else None
-    order = Order(request, out=target, force=force, out_source=source, tuning=tuning, sentinel=sentinel)
+    order = Order(request, out=target, force=force, limits=limits, out_source=source, tuning=tuning, sentinel=sentinel)
     _serve(order, device, as_json)
 
 
@@ -168,6 +191,9 @@ def redo(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the repeated edit (default: only compare).")] = None,
     picture: Annotated[str | None, typer.Option(help="The source, where it is no longer where it was.")] = None,
     mask: Annotated[str | None, typer.Option(help="The mask, likewise.")] = None,
+    ref: Annotated[
+        list[str] | None, typer.Option("--ref", metavar="NAME=FILE", help="A reference, likewise: audio1=moo.ogg. Repeatable.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The bundle, where it is no longer where it was.")] = None,
     tuned: Annotated[str | None, typer.Option(help="The tuning, likewise: a name or a folder.")] = None,
     force: Force = False,
@@ -186,6 +212,7 @@ def redo(
             made,
             picture=picture,
             mask=mask,
+            references=refs_of(ref),
             model=model,
             tuned=tuned,
             out=out,
@@ -200,6 +227,8 @@ def redo(
         same = {"same_source": redone.same_source, "same_mask": redone.same_mask, "same_model": redone.same_model}
         if redone.result.request.tuned is not None:
             same["same_tuning"] = redone.same_tuning
+        if redone.result.request.references:
+            same["same_references"] = redone.same_references
         print_json({**_described(redone.result), **found, **same})
         return
     if redone.identical:
@@ -211,6 +240,9 @@ def redo(
     print(f"source: {'the same' if redone.same_source else 'differs from the one that was edited (sha256)'}")
     if redone.result.request.mask_sha256 is not None or not redone.same_mask:
         print(f"mask: {'the same' if redone.same_mask else 'differs from the one that was used (sha256)'}")
+    if redone.result.request.references:
+        which = ", ".join(one.name for one in redone.result.request.references)
+        print(f"{which}: {'the same' if redone.same_references else 'not all the same as were used (sha256)'}")
     print(f"model: {'the same' if redone.same_model else 'differs from the one that edited it (fingerprint)'}")
     if redone.result.request.tuned is not None:
         print(f"tuning: {'the same' if redone.same_tuning else 'differs from the one that was used (sha256)'}")
@@ -237,8 +269,15 @@ def show(
             continue
         print(plain(f"{part}:"))
         for name, value in words.items():
+            if name == "references" and value and isinstance(value, list):
+                value = ", ".join(map(_reference, value))
             if value not in (None, [], {}):
                 print(plain(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}"))
+
+
+def _reference(one: Any) -> str:
+    """As it was given: audio1=moo.ogg."""
+    return f"{one.get('name')}={one.get('path') or '(in memory)'}" if isinstance(one, dict) else json.dumps(one)
 
 
 @app.command()

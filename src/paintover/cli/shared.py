@@ -93,7 +93,17 @@ Sides = Annotated[
     ),
 ]
 
+Refs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ref",
+        metavar="NAME=FILE",
+        help="A picture or sound that the words speak of: audio1=moo.ogg for [audio1]. Repeatable.",
+    ),
+]
+
 EDITORS_OF_PICTURES = [name for name in registry.names() if registry.get(name).picture != "never"]
+EDITORS_OF_WORDS = [name for name in registry.names() if registry.get(name).picture in ("never", "optional")]
 EDITORS_OF_MADE = [name for name in registry.names() if registry.get(name).picture == "either"]
 
 
@@ -159,6 +169,13 @@ def _named(names: list[str], editors: tuple[str, ...]) -> str:
         if head not in heads:
             heads.append(head)
     return f"{'all but ' if few is others else ''}{', '.join(heads)}: "
+
+
+def refs_of(texts: list[str] | None) -> dict[str, str]:
+    """--ref NAME=FILE as files by name. Raises RequestError for what is none, and for a name that is given for two files."""
+    from paintover.references import by_name, read
+
+    return {name: str(reference.path) for name, reference in by_name(read(texts or ())).items()}
 
 
 def limits_of(pixels: int | None, size: int | None, frames: int | None) -> Limits:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from paintover import picture as pictures
+from paintover.editors.knobs import brief
 from paintover.errors import PaintoverError, PictureError, RequestError
+from paintover.orders import media
 from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Order, beside, check, request_for, resolve
 from paintover.orders.redo import request_in
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from paintover.tuning.store import Tuning
 
 # What a line may say: the request's own words, and the name of its output.
-_WORDS = frozenset(EditRequest.model_fields) - {"format", "references", "model_fingerprint"}
+_WORDS = frozenset(EditRequest.model_fields) - {"format", "model_fingerprint"}
 _WORDS -= {"picture_sha256", "mask_sha256", "tuned_sha256"}
 # And what is asked of several candidates, by the names that `Sentinel.asked` gives it.
 _ASKED = {
@@ -75,9 +77,10 @@ def batch(
 
     A line: {"picture": "a.jpg", "instruction": "...", "editor": "sdedit", "knobs": {"strength": 0.5}, "seed": 3,
     "out": "a-3.png"}; pictures and masks are named from the folder of `jobs`, `out` is a plain file name (if it is left
-    out: the line's number and the picture's name). "tuned" names a tuning, whose picture, editor and model are taken where the
-    line names none. A line whose output was made by the same request, picture and model is
-    skipped; one that fails is reported and does not stop the others. `out`/results.jsonl tells of each line.
+    out: the line's number and the picture's name). "references": {"audio1": "moo.ogg"} are what the instruction speaks of,
+    named from that folder too; the editor is then `any2pix` where the line names none. "tuned" names a tuning, whose picture,
+    editor and model are taken where the line names none. A line whose output was made by the same request, picture, references
+    and model is skipped; one that fails is reported and does not stop the others. `out`/results.jsonl tells of each line.
 
     Raises RequestError when `jobs` cannot be read or `out` cannot be made.
     """
@@ -138,6 +141,14 @@ def _read(n: int, text: str, folder: Path) -> tuple[EditRequest, str, Tuning | N
     for word in ("picture", "mask"):
         if isinstance(said.get(word), str) and said[word].strip():  # the folder is none of them
             said[word] = str(folder / said[word])
+    if "references" in said:
+        given = said["references"] or None  # JSON's null
+        named = isinstance(given, dict) and all(isinstance(path, str) and path.strip() for path in given.values())
+        if given is not None and not named:
+            raise RequestError(f'references is {brief(given)}; write {{"audio1": "moo.ogg"}}')
+        said["references"] = media.told({name: str(folder / path) for name, path in (given or {}).items()})
+        if said["references"] and not said.get("editor"):
+            said["editor"] = media.USUAL
     tuned = said.get("tuned")
     tuning = of_tuning.found(of_tuning.in_folder(tuned, folder)) if isinstance(tuned, str) else None
     if tuning is not None:
@@ -191,8 +202,12 @@ def _made_before(order: Order, device: str | None) -> bool:
     bundle = load(order.request.model, device=device)
     now, _ = resolve(checked, bundle)
     # Where a file lies is no part of what it is.
-    nameless = {"picture": None, "mask": None, "tuned": None}
-    return now.model_copy(update=nameless) == before.model_copy(update=nameless)
+    return _placeless(now) == _placeless(before)
+
+
+def _placeless(request: EditRequest) -> EditRequest:
+    spoken = tuple(one.model_copy(update={"path": None}) for one in request.references)
+    return request.model_copy(update={"picture": None, "mask": None, "tuned": None, "references": spoken})
 
 
 def _first_of(sentinel: Sentinel, before: EditRequest, order: Order) -> EditRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from paintover import picture as pictures
 from paintover.editors import registry
 from paintover.editors.knobs import brief
 from paintover.errors import PaintoverError, RequestError
+from paintover.orders import media
 from paintover.orders.order import Order, path_of, request_for
 from paintover.orders.run import edit_many
 from paintover.picture import grid
@@ -57,7 +58,8 @@ def compare(
     picture: Any,
     instruction: str,
     *,
-    editors: Sequence[str] = USUAL,
+    editors: Sequence[str] | None = None,
+    references: Mapping[str, Any] | None = None,
     model: str | Path | None = None,
     source_prompt: str | None = None,
     seed: int = 0,
@@ -75,10 +77,13 @@ def compare(
     Beneath each stands what the editor derived from the words (`mgie`: the instruction in full). source_prompt: what the
     picture shows; told to the editors that take it. side: the longer side of each picture in the sheet, at most. on_edit:
     called with how many of how many edits are done. The rest is as for `edit`, and every editor runs as the model recommends.
+    editors: if not given instruct, lgie and mgie; with references, which other editors do not take, those that do.
 
     An editor that cannot (the model lacks what it needs) leaves its place empty, and says why. Raises PaintoverError for an
     unknown editor, and where none can.
     """
+    if editors is None:
+        editors = media.takers() if references else USUAL
     if isinstance(editors, str) or not all(isinstance(name, str) for name in editors):
         raise RequestError(f"editors is {brief(editors)}; expected a list of names, such as {list(USUAL)}")
     if not LEAST <= side <= MOST:
@@ -92,6 +97,7 @@ def compare(
     if out is not None:
         pictures.check_target(out, force)
     opened = pictures.open(picture, limits)  # once, not for each edit
+    spoken, memory = media.told(references), media.once(references, limits)
     side = min(side, max(*opened.size_HW, _LEAST))
     orders = []
     for name in names:
@@ -99,12 +105,13 @@ def compare(
             picture=path_of(picture),
             instruction=instruction,
             source_prompt=source_prompt if name in takers else None,
+            references=spoken,
             editor=name,
             model=str(model or "builtin"),
             seed=seed,
             steps=steps,
         )
-        orders.append(Order(request, opened, limits=limits))
+        orders.append(Order(request, opened, limits=limits, references=memory))
     native_HWC = opened.rgb_HWC if opened.native_rgb_HWC is None else opened.native_rgb_HWC
     source = ("the picture", grid.small(native_HWC, opened.alpha_HW, side), "")
 

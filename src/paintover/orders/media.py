@@ -44,6 +44,11 @@ def in_memory(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return {names.read_name(name): one for name, one in (given or {}).items() if not isinstance(one, (str, Path))}
 
 
+def once(given: Mapping[str, Any] | None, limits: Limits) -> dict[str, Any]:
+    """All of them, opened, for several orders that speak of the same. Raises a PaintoverError that begins with the name."""
+    return {names.read_name(name): _open(names.read_name(name), source, limits) for name, source in (given or {}).items()}
+
+
 def takers() -> list[str]:
     """Names of the editors whose instruction may speak of pictures and sounds."""
     return [name for name in registry.names() if registry.get(name).takes_references]

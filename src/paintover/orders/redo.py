@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ import numpy as np
 from paintover import picture as pictures
 from paintover.errors import PictureError, RequestError
 from paintover.models import hub
+from paintover.orders import media
 from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Order
 from paintover.orders.run import edit_one
 from paintover.picture.limits import Limits
-from paintover.request import EditRequest, EditResult
+from paintover.request import EditRequest, EditResult, Reference
 
 if TYPE_CHECKING:
     from paintover.engine.cache import PrepareCache
@@ -29,7 +30,7 @@ class Redone:
     """A repeated edit beside the first one.
 
     largest_difference: between the pixels of both, 0 to 255, None where their sizes differ. A lossy file (JPEG) never
-    compares identical, only alike. same_source, same_mask, same_tuning: by sha256; same_model: by fingerprint.
+    compares identical, only alike. same_source, same_mask, same_tuning, same_references: by sha256; same_model: by fingerprint.
     """
 
     result: EditResult
@@ -39,6 +40,7 @@ class Redone:
     same_mask: bool
     same_model: bool
     same_tuning: bool
+    same_references: bool = True
 
 
 def request_in(path: str | Path, limits: Limits = Limits()) -> EditRequest:
@@ -57,6 +59,7 @@ def redo(
     *,
     picture: Any = None,
     mask: Any = None,
+    references: Mapping[str, Any] | None = None,
     model: str | None = None,
     tuned: str | Path | None = None,
     out: str | Path | None = None,
@@ -66,8 +69,8 @@ def redo(
     device: str | None = None,
     on_step: Callable[[Any], None] | None = None,
 ) -> Redone:
-    """Repeats the edit that made `path`, from the picture and mask that it names, or from `picture` and `mask`, and
-    compares the pixels.
+    """Repeats the edit that made `path`, from the picture, mask and references that it names, or from `picture`, `mask` and
+    those of `references`, by name, and compares the pixels.
 
     A relative name is looked for in the current folder, then beside `path`. `model` names the bundle where it now lives
     elsewhere, `tuned` likewise what it was bent by; a file never makes us download a bundle that only it names. Raises
@@ -84,6 +87,7 @@ def redo(
     places = {
         "picture": None if its_own else _place("picture", before.picture, before.picture_sha256, picture, path),
         "mask": _place("mask", before.mask, before.mask_sha256, mask, path),
+        "references": _references(before, references, path),
     }
     order = Order(
         asked.model_copy(update=places),
@@ -94,6 +98,7 @@ def redo(
         out=Path(out) if out is not None else None,
         force=force,
         on_step=on_step,
+        references=media.in_memory(references),
     )
     result = edit_one(order, cache, device)
     return Redone(
@@ -103,6 +108,7 @@ def redo(
         same_mask=result.request.mask_sha256 == before.mask_sha256,
         same_model=result.request.model_fingerprint == before.model_fingerprint,
         same_tuning=result.request.tuned_sha256 == before.tuned_sha256,
+        same_references=_digests(result.request) == _digests(before),
     )
 
 
@@ -129,6 +135,33 @@ def _place(what: str, name: str | None, sha256: str | None, given: Any, made: st
         raise RequestError(f"{made} was made from a {what} in memory; give it again (--{what})")
     near = Path(made).parent / name
     return str(near) if not os.path.exists(name) and os.path.exists(near) else name
+
+
+def _references(before: EditRequest, given: Mapping[str, Any] | None, made: str | Path) -> tuple[Reference, ...]:
+    """The references, where they lie now. Raises RequestError for one that is gone, and for one that there was not."""
+    again = {one.name: one for one in media.told(given)}
+    was = [one.name for one in before.references]
+    for name in again:
+        if name not in was:
+            had = f"; it was made with {', '.join(was)}" if was else ""
+            raise RequestError(f"{made} was made without {name}{had}; leave --ref {name}=... out")
+    return tuple(again.get(one.name) or _lying(one, made) for one in before.references)
+
+
+def _lying(one: Reference, made: str | Path) -> Reference:
+    if one.path is None:
+        raise RequestError(f"{made} was made with {one.name} in memory; give it again (--ref {one.name}=FILE)")
+    near = Path(made).parent / one.path
+    place = one.path if os.path.exists(one.path) or not os.path.exists(near) else str(near)
+    if not os.path.exists(place):
+        raise RequestError(
+            f"{made} was made with {one.name} = {one.path}, which is not there now; say where it is (--ref {one.name}=FILE)"
+        )
+    return one.model_copy(update={"path": place})
+
+
+def _digests(request: EditRequest) -> dict[str, str | None]:
+    return {one.name: one.sha256 for one in request.references}
 
 
 def _compare(first: pictures.Picture, again: EditResult) -> tuple[bool, int | None]:

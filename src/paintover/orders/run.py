@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintover.editors import registry
 from paintover.errors import RequestError
+from paintover.orders import media
 from paintover.orders import tuned as of_tuning
 from paintover.orders.order import Checked, Order, beside, check, path_of, pixels_of, request_for
 from paintover.orders.sentinel import Sentinel
@@ -30,6 +32,7 @@ def edit(
     model: str | Path | None = None,
     tuned: str | Path | None = None,
     mask: Any = None,
+    references: Mapping[str, Any] | None = None,
     source_prompt: str | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -50,10 +53,14 @@ def edit(
 
     picture: a path, a file's bytes, a PIL image or an array (HW, HWC; uint8, or floats 0..1). mask: likewise, of the same
     size: white where the edit may go; every pixel where it is black stays as it is. seed: of the noise, 0 if not given.
-    editor, model: `instruct` and `builtin` if not given. steps and knobs: the model's recommendation if not given. preserve:
-    outside of the change, keep the original's pixels bit for bit. out: where to save (.png, .webp, .jpg, .tiff); an existing
-    file is replaced only with `force`; the file keeps the source's GPS position only with `keep_location`. limits: on what may
-    be opened. device: None takes the fastest there is.
+    editor, model: `instruct` (with references `any2pix`) and `builtin` if not given. steps and knobs: what the model recommends
+    if not given. preserve: outside of the change, keep the original's pixels bit for bit. out: where to save (.png, .webp,
+    .jpg, .tiff); an existing file is replaced only with `force`; the file keeps the source's GPS position only with
+    `keep_location`. limits: on what may be opened. device: None takes the fastest there is.
+
+    references: pictures and sounds that the words speak of, {"image2": ..., "audio1": ...} for "put [image2] where one hears
+    [audio1]": a path, bytes; a picture likewise as above; a sound as (samples, rate). `picture` is [image1], unless a reference
+    of another name is the same file.
 
     tuned: a named tuning (paintover.tune), or a folder of one: editor and model are then its own if not given, and `picture`
     may be None, which is the picture that was tuned on; so may `instruction`, where a caption was learnt with it.
@@ -63,7 +70,7 @@ def edit(
     `preservation_weight` (1 if not given) times the damage outside of the edit (`orders.scores`). min_score: raises ScoreError
     where the best is below it, and saves nothing. keep_candidates: saves all of them, for out.png as out.candidate-1.png, ...
 
-    Raises PaintoverError (PictureError, ModelError, KnobError, RequestError) with one line that says what to do.
+    Raises PaintoverError (PictureError, SoundError, ModelError, KnobError, RequestError) with one line that says what to do.
     """
     sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     tuning = of_tuning.found(tuned)
@@ -72,7 +79,8 @@ def edit(
         mask=path_of(mask),
         instruction=of_tuning.words(tuning, instruction),
         source_prompt=source_prompt,
-        **of_tuning.asked(tuning, editor, model, USUAL),
+        references=media.told(references),
+        **of_tuning.asked(tuning, editor or (media.USUAL if references else None), model, USUAL),
         knobs=knobs,
         seed=seed or 0,
         steps=steps,
@@ -83,7 +91,7 @@ def edit(
     if picture is None and tuning is not None:
         pixels = of_tuning.picture_of(tuning, limits)
     order = Order(request, pixels, pixels_of(mask), target, force, keep_location, limits, tuning=tuning, sentinel=sentinel)
-    return edit_one(order, device=device)
+    return edit_one(replace(order, references=media.in_memory(references)), device=device)
 
 
 def imagine(
@@ -93,10 +101,12 @@ def imagine(
     editor: str | None = None,
     model: str | Path | None = None,
     tuned: str | Path | None = None,
+    references: Mapping[str, Any] | None = None,
     seed: int | None = None,
     steps: int | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    limits: Limits = Limits(),
     device: str | None = None,
     candidates: int | None = None,
     min_score: float | None = None,
@@ -105,7 +115,8 @@ def imagine(
     keep_candidates: bool = False,
     **knobs: Any,
 ) -> EditResult:
-    """A picture made from words alone, at the model's own size. Arguments, knobs and errors as for `edit`.
+    """A picture made from words alone, or from words that speak of references, at the model's own size. Arguments, knobs and
+    errors as for `edit`; the editor is `imagine`, or with references `any2pix`.
 
     then: a caption of a second picture, made beside the first one by an editor that walks beside its source (`mdp-noise` if
     none is named). The result is the second; the first is its `shown["source"]`, and is saved as well, for out.png as
@@ -113,22 +124,26 @@ def imagine(
     """
     sentinel = Sentinel.asked(candidates, min_score, scorer, preservation_weight, keep_candidates)
     tuning = of_tuning.found(tuned)
-    request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed or 0, steps=steps)
+    spoken = media.told(references)
+    request = imagined(prompt, then, editor, tuning, model, knobs=knobs, seed=seed or 0, steps=steps, references=spoken)
     target = Path(out) if out is not None else None
     source = beside(target, "source") if target is not None and then is not None else None
-    order = Order(request, out=target, force=force, out_source=source, tuning=tuning, sentinel=sentinel)
-    return edit_one(order, device=device)
+    order = Order(request, out=target, force=force, limits=limits, out_source=source, tuning=tuning, sentinel=sentinel)
+    return edit_one(replace(order, references=media.in_memory(references)), device=device)
 
 
 def imagined(
     prompt: str, then: str | None, editor: str | None, tuning: Tuning | None, model: str | Path | None, **fields: Any
 ) -> EditRequest:
-    """The request for a picture made from words, or, with `then`, for the one that is made beside it."""
-    fields |= of_tuning.asked(tuning, "imagine" if then is None else editor or BESIDE, model, "imagine")
+    """The request for a picture made from words (and references), or, with `then`, for the one that is made beside it."""
     if then is None:
-        if editor is not None:
+        editor = editor or (media.USUAL if fields.get("references") else "imagine")
+        if registry.get(editor).picture not in ("never", "optional"):
+            if fields.get("references"):
+                raise RequestError(f"{editor} makes no picture from references; use {media.USUAL}, or leave --editor out")
             raise RequestError(f"{editor} takes a picture to another caption; say which with --then (then=...)")
-        return request_for(instruction=prompt, **fields)
+        return request_for(instruction=prompt, **fields, **of_tuning.asked(tuning, editor, model, "imagine"))
+    fields |= of_tuning.asked(tuning, editor or BESIDE, model, "imagine")
     if registry.get(editor or BESIDE).picture != "either":
         able = ", ".join(name for name in registry.names() if registry.get(name).picture == "either")
         raise RequestError(f"{editor} does not walk beside a picture that is made; use one of {able}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from paintover import picture as pictures
 from paintover.editors import registry
 from paintover.errors import KnobError, NotFiniteError, RequestError
+from paintover.orders import media
 from paintover.orders import tuned as of_tuning
 from paintover.orders.axes import Axis, axes, varied
 from paintover.orders.order import Order, path_of, pixels_of, request_for
@@ -62,6 +63,7 @@ def sweep(
     model: str | Path | None = None,
     tuned: str | Path | None = None,
     mask: Any = None,
+    references: Mapping[str, Any] | None = None,
     source_prompt: str | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -88,7 +90,7 @@ def sweep(
     PaintoverError where a value is impossible by itself, or no cell can be.
     """
     tuning = of_tuning.found(tuned)
-    whose = of_tuning.asked(tuning, editor, model, BESIDE)
+    whose = of_tuning.asked(tuning, editor or (media.USUAL if references else None), model, BESIDE)
     editor = whose["editor"]
     system = registry.get(editor)
     given = {*knobs, *(name for name, value in (("seed", seed), ("steps", steps)) if value is not None)}
@@ -106,6 +108,7 @@ def sweep(
         mask=path_of(mask),
         instruction=instruction,
         source_prompt=source_prompt,
+        references=media.told(references),
         **whose,
         knobs=knobs,
         seed=seed or 0,
@@ -119,7 +122,7 @@ def sweep(
         opened = pictures.open(picture, limits)
     elif tuning is not None and made is None:
         opened = of_tuning.picture_of(tuning, limits)
-    order = Order(request, opened, pixels_of(mask), limits=limits, tuning=tuning)
+    order = Order(request, opened, pixels_of(mask), limits=limits, tuning=tuning, references=media.once(references, limits))
     cells = [Cell(i, j) for j in (down.values if down else (None,)) for i in (across.values if across else (None,))]
     orders = [replace(order, request=varied(request, (across, cell.x), (down, cell.y))) for cell in cells]
     width = len(across.values) if across else 1
