@@ -141,4 +141,35 @@ def tiny_world(tmp_path_factory) -> tuple[Path, Path]:
             place(root / file)
     for subject in ("one", "two", *world["photos"]["held_out"]):
         place(photos / subject / f"{subject}.jpg")
+    for files in world["heard"].values():
+        for file in (*files["train"], *files["held_out"]):
+            stamp = Image.new("RGBA", (24, 30))
+            ImageDraw.Draw(stamp).rectangle((3, 2, 20, 27), fill=(*rng.integers(0, 256, 3).tolist(), 255))
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            stamp.save(root / file)
+    for number, files in enumerate(world["sounds"].values()):
+        for file in (*files["train"], *files["held_out"]):
+            _hum(root / file, 200 + 90 * number, 0.4)
     return root, photos
+
+
+@pytest.fixture(scope="session")
+def tiny_recordings(tmp_path_factory) -> Path:
+    """A hum for each folder of recordings that world.json names: two to learn from, one held out."""
+    import json
+
+    from paintover.scenes.assets import WORLD
+
+    folder = tmp_path_factory.mktemp("recordings")
+    for number, name in enumerate(json.loads(WORLD.read_text())["recordings"].values()):
+        for which in ("1-1-A", "2-2-A", "5-3-A"):
+            _hum(folder / name / f"{which}.ogg", 150 + 70 * number, 2.5)
+    return folder
+
+
+def _hum(file: Path, pitch: float, seconds: float) -> None:
+    import soundfile
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(int(8000 * seconds)) / 8000
+    soundfile.write(file, (0.5 * np.sin(2 * np.pi * pitch * times)).astype(np.float32), 8000)

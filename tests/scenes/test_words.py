@@ -13,7 +13,7 @@ from paintover.scenes import words
 from paintover.scenes.ambiguous import AMBIGUOUS
 from paintover.scenes.assets import WORLD, Stamp
 from paintover.scenes.edits import KINDS
-from paintover.scenes.looks import LOOKS
+from paintover.scenes.looks import LOOKS, MOODS
 from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene
 
 TOLD = {"a": "orange", "b": "apple", "c": "red", "w": "on the left", "p": "a beach"}
@@ -114,8 +114,8 @@ def test_captions(scene, said):
 
 def test_a_caption_tells_every_look():
     """Or a caption could not ask for it."""
-    assert set(words.LOOK_WORDS) == set(LOOKS)
-    assert len(set(words.LOOK_WORDS.values())) == len(LOOKS)
+    assert set(words.LOOK_WORDS) == {*LOOKS, *MOODS}
+    assert len(set(words.LOOK_WORDS.values())) == len(LOOKS) + len(MOODS)
 
 
 def test_openings():

@@ -23,7 +23,7 @@ from paintover.models.tiny import _mgie, tiny
 from paintover.training import checkpoint
 from paintover.training.batches import Share
 from paintover.training.export import add_language
-from paintover.training.mgie import _drawn, _latents, train
+from paintover.training.mgie import drawn_for, latents_of, train
 from paintover.training.mgie_batches import SORTS, MgieBatches, Row, together
 from paintover.training.mgie_network import Learner, answered, dropped, frozen
 from paintover.training.mgie_pairs import PairBatches
@@ -36,7 +36,7 @@ MIXED = {"captions": 0.125, "instruct": 0.25, "unseen": 0.25}  # of 8 rows 1, 2,
 
 
 class _One:
-    """What `_drawn` asks of an Accelerator."""
+    """What `drawn_for` asks of an Accelerator."""
 
     process_index, num_processes = 0, 1
 
@@ -74,8 +74,8 @@ def _batches(world, bundle, recipe, share=None):
 
 
 def _losses(learner, bundle, batch, recipe, step=0, **told):
-    latents = _latents(bundle, batch)
-    drawn = _drawn(recipe, step, batch, latents[0], _One()) | told
+    latents = latents_of(bundle, batch)
+    drawn = drawn_for(recipe, step, batch, latents[0], _One()) | told
     return learner(batch, *latents, drawn, answered(batch))
 
 
@@ -130,7 +130,7 @@ def test_words_and_pictures_are_dropped_in_regions_of_5_per_cent_each(recipe):
         assert float(share) == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 400_000) ** 0.5), name
     # What a run draws is as uniform, at every place in the batch.
     latents, batch = torch.zeros(8, 1, 1, 1), {"levels_B2": torch.tensor([[0.0, 1.0]] * 8)}
-    chances_SB = torch.stack([_drawn(recipe, step, batch, latents, _One())["chance_B"] for step in range(2000)])
+    chances_SB = torch.stack([drawn_for(recipe, step, batch, latents, _One())["chance_B"] for step in range(2000)])
     words_SB, picture_SB = dropped(chances_SB)
     for regions in (words_SB & ~picture_SB, words_SB & picture_SB, ~words_SB & picture_SB):
         assert regions.float().mean(dim=0).sub(0.05).abs().max() < 5 * (0.05 * 0.95 / 2000) ** 0.5
@@ -273,8 +273,8 @@ def test_two_processes_learn_what_one_does(tiny_world, bundle, recipe):
     answers = sum(answered(share) for share in shares) / 2
     losses = []
     for rank, share in enumerate(shares):
-        latents = _latents(bundle, share)
-        found = learner(share, *latents, _drawn(recipe, 1, share, latents[0], Rank(rank)), answers)
+        latents = latents_of(bundle, share)
+        found = learner(share, *latents, drawn_for(recipe, 1, share, latents[0], Rank(rank)), answers)
         losses.append({name: float(loss.detach()) for name, loss in found.items()})
     whole = _losses(learner, bundle, _batches(tiny_world, bundle, recipe)[1], recipe, 1)
     for name, loss in whole.items():
