@@ -19,6 +19,7 @@ from paintover.errors import PaintoverError
 from paintover.models.bundle import Bundle
 from paintover.models.mllm_file import load_mllm
 from paintover.models.small_encoder import SmallEncoder
+from paintover.training.denoiser import noise_seed
 from paintover.training.encoder_batches import EncoderBatches
 from paintover.training.encoder_recipe import EncoderRecipe
 from paintover.training.loop import begin, learn
@@ -46,8 +47,11 @@ def train(
     batches = EncoderBatches(root, photos, recordings, net, recipe, share)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
 
-    def losses(learner: nn.Module, batch: dict[str, Any], _: int) -> tuple[Tensor, dict[str, Tensor]]:
-        loss: tuple[Tensor, dict[str, Tensor]] = learner({name: value.to(accelerator.device) for name, value in batch.items()})
+    def losses(learner: nn.Module, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        chance = torch.Generator().manual_seed(noise_seed(recipe.seed, step))  # a resumed run draws what the first one did
+        loss: tuple[Tensor, dict[str, Tensor]] = learner(
+            {name: value.to(accelerator.device) for name, value in batch.items()}, chance
+        )
         return loss
 
     return learn(
@@ -63,12 +67,14 @@ class Learner(nn.Module):
         super().__init__()
         self.net, self.recipe = net, recipe
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: dict[str, Tensor], chance: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighed sum, and its parts: labels (all kinds by label), same (crops by thing), scenes (against captions)."""
         net, count = self.net, len(batch["crops_KCHW"])
         seen_NE = net.sight(torch.cat([batch["crops_KCHW"], batch["scenes_BCHW"]])).float()
         crops_KE, scenes_BE = seen_NE[:count], seen_NE[count:]
-        heard_SE = net.sound(masked(net.spectrogram(batch["clips_SN"]))).float() if len(batch["clips_SN"]) else crops_KE[:0]
+        heard_SE = (
+            net.sound(masked(net.spectrogram(batch["clips_SN"]), chance)).float() if len(batch["clips_SN"]) else crops_KE[:0]
+        )
         scale = net.scale.clamp(max=STEEPEST).exp()
         all_NE = torch.cat([crops_KE, heard_SE, net.told(batch["pooled_LD"]).float()])
         labels = contrast(all_NE, torch.cat([batch["crop_K"], batch["clip_S"], batch["word_L"]]), scale)
@@ -94,7 +100,7 @@ def contrast(rows_NE: Tensor, label_N: Tensor, scale: Tensor) -> Tensor:
     return -((said_NN * alike_NN).sum(dim=1)[has_N] / count_N[has_N]).mean()
 
 
-def masked(mel_BCMT: Tensor) -> Tensor:
+def masked(mel_BCMT: Tensor, chance: torch.Generator) -> Tensor:
     """Some bands and some moments of each spectrogram left out (SpecAugment, Park et al. 2019)."""
     rows, _, bands, moments = mel_BCMT.shape
     kept = torch.ones(rows, 1, bands, moments, device=mel_BCMT.device)
@@ -102,8 +108,8 @@ def masked(mel_BCMT: Tensor) -> Tensor:
         shape = [1, 1, 1, 1]
         shape[axis] = size
         at = torch.arange(size, device=mel_BCMT.device).view(shape)
-        width = torch.randint(0, most, (rows, 1, 1, 1), device=mel_BCMT.device)
-        start = (torch.rand(rows, 1, 1, 1, device=mel_BCMT.device) * (size - width)).long()
+        width = torch.randint(0, most, (rows, 1, 1, 1), generator=chance).to(mel_BCMT.device)
+        start = (torch.rand(rows, 1, 1, 1, generator=chance).to(mel_BCMT.device) * (size - width)).long()
         kept = kept * ~((at >= start) & (at < start + width))
     return mel_BCMT * kept - 2.0 * (1 - kept)
 
