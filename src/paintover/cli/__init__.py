@@ -12,13 +12,16 @@ import sys
 
 import typer
 
-from paintover.cli import edit, sweep, compare, tune, invert, about, models, train, datasets, evaluate  # isort: skip (the order of --help)
+from paintover.cli import edit, sweep, compare, tune, invert, about, models, train, datasets, instructions, evaluate  # isort: skip (the order of --help)
 from paintover.cli.shared import Interrupted, app, tell
 from paintover.editors import registry
 from paintover.editors.knobs import takes
 from paintover.errors import PaintoverError, RequestError
 
-__all__ = ["about", "app", "compare", "datasets", "edit", "evaluate", "invert", "main", "models", "sweep", "train", "tune"]
+__all__ = [
+    "about", "app", "compare", "datasets", "edit", "evaluate", "instructions", "invert", "main", "models", "sweep",
+    "train", "tune",
+]  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

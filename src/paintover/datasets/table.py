@@ -77,7 +77,7 @@ def _numbered(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, Pat
     for name, files in by_split(tables(path)).items():
         for file in files:
             try:
-                rows = list(_rows(file))
+                rows = list(read(file))
             except (OSError, ValueError, csv.Error, RecursionError) as error:
                 raise RowError(
                     f"{file} is no readable table ({reason(error)}); give CSV, TSV, JSON or JSONL in UTF-8"
@@ -91,7 +91,8 @@ def _numbered(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, Pat
                 yield own or name, file, n, row, what
 
 
-def _rows(file: Path) -> Iterator[_Cells]:
+def read(file: Path) -> Iterator[_Cells]:
+    """The rows of a table as they stand there. Raises OSError, ValueError and csv.Error where it is none."""
     text = file.read_text(encoding="utf-8-sig")
     kind = file.suffix.lower()
     if kind == ".jsonl":

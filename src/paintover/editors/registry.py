@@ -25,6 +25,7 @@ from paintover.editors.mdp_noise import MDPNoise
 from paintover.editors.mgie import MGIE
 from paintover.editors.plug_and_play import PlugAndPlay
 from paintover.editors.prompt_to_prompt import PromptToPrompt
+from paintover.editors.repaint import Repaint
 from paintover.editors.rf_inversion import RFInversion
 from paintover.editors.sdedit import SDEdit
 from paintover.editors.textual_inversion import TextualInversion
@@ -56,6 +57,7 @@ _ALL: tuple[Editor[Any], ...] = (
     TextualInversion(),
     Imagine(),
     Invert(),
+    Repaint(),
 )
 _EDITORS: dict[str, Editor[Any]] = {editor.name: editor for editor in _ALL}
 
