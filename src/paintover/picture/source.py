@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 import threading
 import warnings
 from pathlib import Path
 
 from PIL import Image
 
+from paintover import reading
 from paintover.errors import PictureError
 from paintover.picture.limits import Limits
+from paintover.reading import reason
 
 # Formats that Pillow decodes by itself. EPS is left out because Pillow runs Ghostscript for it.
 FORMATS = (
@@ -25,29 +25,7 @@ _pillow_limit = threading.Lock()
 
 def read_bytes(path: Path, limits: Limits) -> bytes:
     """The file's bytes. Raises PictureError when it is missing, no regular file, empty, unreadable or too large."""
-    try:
-        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError:
-        raise PictureError(f"{path}: no such file; give the path of a picture") from None
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{path}: cannot be read ({_reason(error)}); give the path of a readable picture") from None
-    try:
-        with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise PictureError(f"{path}: not a regular file; give the path of a picture")
-            # No more than the file is long: Python sets aside at once what it is asked to read at most.
-            data = file.read(min(about.st_size, limits.max_bytes) + 1)
-    except (OSError, MemoryError) as error:
-        raise PictureError(f"{path}: cannot be read ({_reason(error)}); give the path of a readable picture") from None
-    if not data:
-        raise PictureError(f"{path}: the file is empty; give a picture ({KNOWN})")
-    if len(data) > limits.max_bytes:
-        raise PictureError(
-            f"{path}: the file is over the limit of {limits.max_bytes} bytes; raise max_bytes (--max-bytes) if you trust it"
-        )
-    return data
+    return reading.read_bytes(path, limits.max_bytes, "picture", KNOWN, PictureError)
 
 
 def open_header(data: bytes, name: str, limits: Limits) -> Image.Image:
@@ -73,7 +51,7 @@ def open_header(data: bytes, name: str, limits: Limits) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise PictureError(f"{name}: not a picture that can be opened; give one of {KNOWN}") from None
     except Exception as error:  # Pillow's readers raise almost anything on a malformed header
-        raise PictureError(f"{name}: malformed picture ({_reason(error)}); save it anew with another program") from None
+        raise PictureError(f"{name}: malformed picture ({reason(error)}); save it anew with another program") from None
     check_size(width, height, name, limits)
     return image
 
@@ -108,11 +86,6 @@ def decode(image: Image.Image, name: str, limits: Limits) -> tuple[str, ...]:
             warnings.simplefilter("ignore")
             image.load()
     except Exception as error:  # Pillow's decoders raise almost anything on broken data
-        raise PictureError(f"{name}: broken or cut off ({_reason(error)}); save it anew with another program") from None
+        raise PictureError(f"{name}: broken or cut off ({reason(error)}); save it anew with another program") from None
     check_size(*image.size, name, limits)  # an icon's real size is known only now
     return tuple(notes)
-
-
-def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__

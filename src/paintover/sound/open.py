@@ -102,7 +102,7 @@ class _Heard:
         notes = []
         if cut is not None:
             notes.append(f"{self.name} is longer than {cut:g} seconds; the first {cut:g} are heard")
-        if self.peak > 1.01:
+        if self.peak > 2:  # lossy files overshoot by less than that
             notes.append(f"{self.name} is {self.peak:.3g} times louder than full scale; it is heard at full scale")
         if self.peak < _QUIET:
             notes.append(f"{self.name} is silent")
@@ -126,7 +126,7 @@ def _bytes_of(source: Any, limits: Limits) -> tuple[bytes, str]:
         return bytes(source), "the sound"
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        return read_bytes(Path(name), limits.max_bytes, "a sound", KNOWN, SoundError), name
+        return read_bytes(Path(name), limits.max_bytes, "sound", KNOWN, SoundError), name
     raise SoundError(f"a sound cannot be a {type(source).__name__}; give a path, bytes, or (samples, rate)")
 
 
