@@ -86,7 +86,8 @@ class Referring:
 
     words: what is meant, in full and without references: an instruction, or a caption where there is no picture before.
     media: by name, as the instruction names them. base: which of them is edited; None: none. subs: what must appear in the
-    result that was not there, each by its noun and the reference that shows or sounds it, None where words do.
+    result that was not there, each by its noun and the reference that shows or sounds it, None where words do. parts: `words`,
+    operation by operation.
     """
 
     kind: str
@@ -99,6 +100,7 @@ class Referring:
     media: Mapping[str, Medium]
     base: str | None
     subs: tuple[tuple[str, str | None], ...]
+    parts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -166,12 +168,16 @@ class _Telling:
         return str(self.rng.choice(spoken))
 
     def alone(self, stamp: Stamp) -> Scene:
-        """A picture that shows a thing, as somebody gives one."""
-        rng, side = self.rng, float(self.rng.uniform(0.5, 0.92))
-        reach = max(0.0, 0.5 - 0.5 * side)
-        x, y = (0.5 + reach * float(v) for v in rng.uniform(-1, 1, 2))
-        turned = float(rng.uniform(-8, 8)) if rng.random() < 0.4 else 0.0
-        return Scene(random_backdrop(self.assets, rng, plain=0.7), (Object(stamp, x, y, side, angle=turned),))
+        return alone(self.assets, stamp, self.rng)
+
+
+def alone(assets: Assets, stamp: Stamp, rng: np.random.Generator) -> Scene:
+    """A picture that shows a thing, as somebody gives one."""
+    side = float(rng.uniform(0.5, 0.92))
+    reach = max(0.0, 0.5 - 0.5 * side)
+    x, y = (0.5 + reach * float(v) for v in rng.uniform(-1, 1, 2))
+    turned = float(rng.uniform(-8, 8)) if rng.random() < 0.4 else 0.0
+    return Scene(random_backdrop(assets, rng, plain=0.7), (Object(stamp, x, y, side, angle=turned),))
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,7 @@ class _Done:
     said: str
     meant: str
     subs: tuple[tuple[str, str | None], ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 def make(
@@ -219,7 +226,8 @@ def make(
     said = done.said.replace("{i}", f"[{name}]")
     opening = words.opening(told)
     captions = words.caption(before, opening), words.caption(done.after, opening)
-    return Referring(kind, before, done.after, words.dressed(said, told), done.meant, *captions, media, name, done.subs)
+    parts = done.parts or (done.meant,)
+    return Referring(kind, before, done.after, words.dressed(said, told), done.meant, *captions, media, name, done.subs, parts)
 
 
 def _phrase(kind: str, rng: np.random.Generator, split: Split) -> str:
@@ -286,7 +294,8 @@ def _two(telling: _Telling, scene: Scene, rng: np.random.Generator, sides: tuple
     first = _OPERATIONS[kinds[0]](telling, scene, rng, sides, same, things[0])
     second = _OPERATIONS[kinds[1]](telling, first.after, rng, sides, same, things[1])
     said = str(telling.rng.choice(JOINED)).format(first.said, second.said)
-    return _Done(second.after, said, f"{first.meant} and {second.meant}", first.subs + second.subs)
+    parts = first.meant, second.meant
+    return _Done(second.after, said, " and ".join(parts), first.subs + second.subs, parts)
 
 
 def _look(
