@@ -41,7 +41,7 @@ class Listens(Editor[ImagineKnobs]):
         self.asked.append(media)
         if "a new one" in request.instruction:
             return None
-        if "the last one" in request.instruction:
+        if "the last one" in request.instruction or ("by the seed" in request.instruction and request.seed % 2):
             return [name for name in media if name.startswith("image")][-1]
         return super().base(bundle, request, media)
 
@@ -183,6 +183,16 @@ def test_none_of_them_is_edited(ask, tiny_bundle):
     assert result.rgb_HWC.shape == (64, 64, 3)
     assert "base" not in result.record
     assert "mode" not in result.record
+
+
+def test_candidates_may_be_of_different_pictures(ask):
+    words = "[image1], [image2], by the seed"
+    result = ask(words, references={"image2": "cat.png"}, candidates=4)
+    scored = result.record["candidates"]
+    assert [one["seed"] for one in scored] == [0, 1, 2, 3]
+    assert not any("failed" in one for one in scored)
+    assert len({one["score"] for one in scored}) == 4
+    assert result.record["base"] == ("image2" if result.record["chosen"] % 2 else "image1")
 
 
 def test_made_from_words_and_references(folder, tiny_bundle, listens):

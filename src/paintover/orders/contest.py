@@ -65,7 +65,7 @@ class Contest:
     scorer: Scorer
     seconds: float
     heard: Exception | None = field(default=None, init=False)
-    _sources: dict[str, float] = field(default_factory=dict, init=False)  # by the words that they are judged by
+    _sources: dict[tuple[str, str], float] = field(default_factory=dict, init=False)  # by digest, and words to be judged by
 
     @classmethod
     @enough_memory("the scorer was loaded")
@@ -99,8 +99,11 @@ class Contest:
         good = [one for one in tried if not isinstance(one, PaintoverError)]
         if not good:
             raise next(one for one in tried if isinstance(one, PaintoverError))
-        kept = scores.preservations([one.painted for one in good if one.painted is not None])
-        judged = dict(zip([id(one) for one in good if one.painted is not None], kept, strict=True))
+        judged: dict[int, float | None] = {}
+        for source in {one.source for one in good}:  # the words may mean one of several pictures, and not always the same
+            alike = [one for one in good if one.source == source and one.painted is not None]
+            kept = scores.preservations([one.painted for one in alike if one.painted is not None])
+            judged |= zip((id(one) for one in alike), kept, strict=True)
         first = self.checked.order.request.seed
         candidates = []
         for n, one in enumerate(tried):
@@ -152,7 +155,9 @@ class Contest:
             return error
         source = self._of_source(one.work)
         digest = hashlib.sha256(made.edited_hwC.tobytes()).hexdigest()
-        return _Tried(self._of(one.work, made) - (source or 0.0), scores.painted(one.work, made), digest)
+        picture = one.work.checked.picture
+        edited = None if picture is None else picture.sha256
+        return _Tried(self._of(one.work, made) - (source or 0.0), scores.painted(one.work, made), digest, edited)
 
     @enough_memory("the candidates were scored")
     def _of(self, work: Work, made: Made) -> float:
@@ -165,10 +170,10 @@ class Contest:
         if picture is None:
             return None
         words = _words(work)
-        if words not in self._sources:
+        if (picture.sha256, words) not in self._sources:
             native = picture.rgb_HWC if picture.native_rgb_HWC is None else picture.native_rgb_HWC  # as results are
-            self._sources[words] = self.scorer.agreement([native], words)[0]
-        return self._sources[words]
+            self._sources[picture.sha256, words] = self.scorer.agreement([native], words)[0]
+        return self._sources[picture.sha256, words]
 
     def _notes(self, good: Sequence[_Tried]) -> list[str]:
         if len(good) > 1 and len({one.digest for one in good}) == 1:
@@ -200,11 +205,12 @@ class Contest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tried:
-    """What is kept of a candidate until the best is known. digest: of what the model painted."""
+    """What is kept of a candidate until the best is known. digest: of what the model painted; source: of what was edited."""
 
     agreement: float
     painted: Painted | None
     digest: str
+    source: str | None
 
 
 def _sentinel(checked: Checked) -> Sentinel:
