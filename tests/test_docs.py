@@ -14,7 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from paintover import cli
@@ -117,12 +119,14 @@ def like_stable_diffusion(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, tiny_bundle, like_stable_diffusion):
-    """What a reader of the manual has: a photograph, models, and the built-in model."""
+    """What a reader of the manual has: a photograph, a sound, models, and the built-in model."""
     with Image.open(ROOT / "examples" / "pictures" / "meadow.jpg") as photo:
         photo.thumbnail((320, 320))
         photo.save(tmp_path / "photo.jpg", quality=92)
     for model in like_stable_diffusion.iterdir():
         (tmp_path / model.name).symlink_to(model)
+    (tmp_path / "any2pix").symlink_to(tiny_bundle)
+    soundfile.write(tmp_path / "moo.ogg", 0.5 * np.sin(0.07 * np.arange(24_000)), 16_000)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(registry, "_EDITORS", dict(registry._EDITORS))
