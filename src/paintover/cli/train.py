@@ -13,6 +13,8 @@ import typer
 from paintover.cli.pairs import Columns, Kind, Pictures, SkipBroken, columns_of
 from paintover.cli.shared import Photos, Recordings, World, app
 from paintover.errors import RequestError
+from paintover.training.any2pix_realign_recipe import RealignRecipe
+from paintover.training.any2pix_recipe import Any2PixRecipe
 from paintover.training.encoder_recipe import EncoderRecipe
 from paintover.training.language_recipe import LanguageRecipe
 from paintover.training.mgie_recipe import MgieRecipe
@@ -188,6 +190,60 @@ def mgie(
 
 
 @group.command()
+@with_recipe(Any2PixRecipe)
+def any2pix(
+    *,
+    out: RunFolder,
+    world: World = Path("world"),
+    photos: Photos = None,
+    recordings: Recordings = None,
+    workers: Workers = 1,
+    given: dict[str, Any],
+) -> None:
+    """Train one of InstructAny2Pix's stages on the built-in world: --stage 1, 2, 3 or 5; stage 4 is `train realign`.
+
+    --init names the bundle to begin with, which has any2pix already. Stop it at any moment; the same command goes on.
+    On several devices: accelerate launch -m paintover train any2pix ...
+    """
+    recipe = _settled(out, given, Any2PixRecipe)
+    _needs("accelerate", "tensorboard")
+    from paintover.models.bundle import load
+    from paintover.training.any2pix import train
+
+    bundle = load(recipe.init or "builtin", "cpu")  # the workers that make batches ask its encoder, and have no accelerator
+    bundle.require("any2pix")
+    _begins(out)
+    print(train(out, recipe, world, photos, recordings, bundle, workers=workers))
+
+
+@group.command()
+@with_recipe(RealignRecipe)
+def realign(
+    *,
+    out: RunFolder,
+    world: World = Path("world"),
+    photos: Photos = None,
+    recordings: Recordings = None,
+    workers: Workers = 1,
+    given: dict[str, Any],
+) -> None:
+    """Teach a denoiser and its adapter what embeddings of pictures and objects mean: InstructAny2Pix's fourth stage.
+
+    --init names the bundle to begin with, which has any2pix already. Stop it at any moment; the same command goes on.
+    On several devices: accelerate launch -m paintover train realign ...
+    """
+    recipe = _settled(out, given, RealignRecipe)
+    _needs("accelerate", "tensorboard")
+    from paintover.models.bundle import load
+    from paintover.training.any2pix_realign import train
+
+    bundle = load(recipe.init or "builtin", "cpu")  # likewise
+    bundle.require("any2pix")
+    _begins(out)
+    print(train(out, recipe, bundle, world, photos, recordings, workers=workers))
+
+
+@group.command()
 def fetch_world(*, folder: Annotated[Path, typer.Argument(help="Where to put it (about 1 GB).")]) -> None:
     """Fetch the pictures that the built-in world is made of (Debian packages; nothing is installed)."""
     from paintover.scenes.assets import fetch
@@ -259,6 +315,34 @@ def add_language(
 
     fingerprint, size = add(run, folder, share)
     print(f"paintover: {size / 1e6:.1f} MB of language model; fingerprint {fingerprint}", file=sys.stderr)
+    print(folder)
+
+
+@group.command()
+def add_encoder(
+    *,
+    run: Annotated[Path, typer.Argument(help="The folder of a run of `train encoder`.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+) -> None:
+    """Put a trained media encoder into a bundle, with untrained parts of any2pix beside it where it has none."""
+    _needs("accelerate", "tensorboard")
+    from paintover.training.any2pix_export import add_encoder as add
+
+    print(f"paintover: fingerprint {add(run, folder)}", file=sys.stderr)
+    print(folder)
+
+
+@group.command()
+def add_any2pix(
+    *,
+    run: Annotated[Path, typer.Argument(help="The folder of a run of `train any2pix` or `train realign`.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+) -> None:
+    """Put what one stage of any2pix's training taught into the bundle that it began with, or a copy."""
+    _needs("accelerate", "tensorboard")
+    from paintover.training.any2pix_export import add_any2pix as add
+
+    print(f"paintover: fingerprint {add(run, folder)}", file=sys.stderr)
     print(folder)
 
 
