@@ -270,7 +270,8 @@ def test_redo_finds_them_or_says_which_is_gone(ask, folder):
     assert again.identical
     assert again.same_references
     soundfile.write("renamed.wav", WAVE[::-1], 16_000)
-    assert not paintover.redo("moved/out.png", references={"audio1": "renamed.wav"}).same_references
+    changed = paintover.redo("moved/out.png", references={"audio1": "renamed.wav"})
+    assert (changed.same_references, changed.differing) == (False, ("audio1",))
     with pytest.raises(RequestError, match="made without audio2; it was made with audio1, image2"):
         paintover.redo("moved/out.png", references={"audio2": "renamed.wav"})
 
@@ -358,6 +359,9 @@ def test_the_command_line(folder, tiny_bundle, capsys):
     assert "audio1 = moo.wav, which is not there" in err
     _, out, _ = run(capsys, "redo", "out.png", "--ref", "audio1=cow.wav", "--json")
     assert json.loads(out)["same_references"] is True
+    soundfile.write("cow.wav", WAVE[::-1], 16_000)
+    _, out, _ = run(capsys, "redo", "out.png", "--ref", "audio1=cow.wav")
+    assert "audio1: differs from the one that was used (sha256)\n" in out
     imagine = ("imagine", "[audio1] and [image1]", "--ref", "audio1=cow.wav", "--ref", "image1=cat.png", "-o", "made.png", *own)
     assert run(capsys, *imagine)[0] == 0
     for ref in ("cow.wav", "audio1=", "video1=cow.wav", "audio1=gone.wav", "image1=cat.png"):

@@ -240,9 +240,8 @@ def redo(
     print(f"source: {'the same' if redone.same_source else 'differs from the one that was edited (sha256)'}")
     if redone.result.request.mask_sha256 is not None or not redone.same_mask:
         print(f"mask: {'the same' if redone.same_mask else 'differs from the one that was used (sha256)'}")
-    if redone.result.request.references:
-        which = ", ".join(one.name for one in redone.result.request.references)
-        print(f"{which}: {'the same' if redone.same_references else 'not all the same as were used (sha256)'}")
+    for one in redone.result.request.references:
+        print(f"{one.name}: {'differs from the one that was used (sha256)' if one.name in redone.differing else 'the same'}")
     print(f"model: {'the same' if redone.same_model else 'differs from the one that edited it (fingerprint)'}")
     if redone.result.request.tuned is not None:
         print(f"tuning: {'the same' if redone.same_tuning else 'differs from the one that was used (sha256)'}")

@@ -30,7 +30,8 @@ class Redone:
     """A repeated edit beside the first one.
 
     largest_difference: between the pixels of both, 0 to 255, None where their sizes differ. A lossy file (JPEG) never
-    compares identical, only alike. same_source, same_mask, same_tuning, same_references: by sha256; same_model: by fingerprint.
+    compares identical, only alike. same_source, same_mask, same_tuning: by sha256; same_model: by fingerprint. differing: names
+    of the references that are not what they were, by sha256.
     """
 
     result: EditResult
@@ -40,7 +41,11 @@ class Redone:
     same_mask: bool
     same_model: bool
     same_tuning: bool
-    same_references: bool = True
+    differing: tuple[str, ...] = ()
+
+    @property
+    def same_references(self) -> bool:
+        return not self.differing
 
 
 def request_in(path: str | Path, limits: Limits = Limits()) -> EditRequest:
@@ -108,7 +113,7 @@ def redo(
         same_mask=result.request.mask_sha256 == before.mask_sha256,
         same_model=result.request.model_fingerprint == before.model_fingerprint,
         same_tuning=result.request.tuned_sha256 == before.tuned_sha256,
-        same_references=_digests(result.request) == _digests(before),
+        differing=tuple(name for name, sha256 in _digests(result.request).items() if sha256 != _digests(before)[name]),
     )
 
 
