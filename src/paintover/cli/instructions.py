@@ -10,6 +10,40 @@ import typer
 from paintover.cli.pairs import SkipBroken
 from paintover.cli.shared import Device, Model, counted, tell
 from paintover.cli.train import group
+from paintover.training.phrases import KINDS
+
+
+@group.command()
+def instructions(
+    *,
+    media: Annotated[list[Path], typer.Argument(help="Folders or tables of captioned pictures and sounds.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make; what is there already is kept.")],
+    count: Annotated[int, typer.Option(min=1, help="How many instructions; a larger number later adds to them.")] = 1000,
+    kind: Annotated[list[str] | None, typer.Option(help=f"{', '.join(KINDS)} (default: all that the media allow).")] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(help="Who says them: a language model's folder, or owner/name[@revision] (default: templates)."),
+    ] = None,
+    examples: Annotated[Path | None, typer.Option(help="A JSONL file of what people wrote, for --llm (default: ours).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what they are about, and how they are said.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Instructions at a time, for --llm.")] = 8,
+    tokens: Annotated[int, typer.Option(min=1, help="The most that the language model says.")] = 120,
+    tries: Annotated[int, typer.Option(min=1, help="How often it is asked before an instruction is left out.")] = 3,
+    device: Device = None,
+) -> None:
+    """Make instructions that speak of pictures and sounds, in the form of MM-Inst, for InstructAny2Pix's stage 5.
+
+    Stop it at any moment; the same command goes on.
+    """
+    from paintover.training.instructions import make
+
+    with counted("writing") as bar:
+        made = make(
+            out, media, count=count, seed=seed, kinds=kind or None, llm=llm, shown=examples,
+            batch=batch, tokens=tokens, tries=tries, device=device, on_sample=bar,
+        )  # fmt: skip
+    tell(f"paintover: {made.now} instructions made, {made.before} had been before, {made.refused} of all not said usably")
+    print(out)
 
 
 @group.command()

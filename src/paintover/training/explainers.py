@@ -37,7 +37,7 @@ class Speaker:
 
         self.tokens = tokens
         dtype = torch.float32 if device.type == "cpu" else torch.float16
-        self.model, self.processor, self.name = _load(
+        self.model, self.processor, self.name = load(
             name, "a LLaVA model", LlavaForConditionalGeneration, LlavaProcessor, device, dtype
         )
         tokenizer = self.processor.tokenizer
@@ -70,7 +70,7 @@ class Speaker:
             padding=True,
             return_tensors="pt",
         ).to(self.model.device, self.model.dtype)
-        ids_BL = _generate(
+        ids_BL = generate(
             self.model,
             self.processor.tokenizer,
             inputs,
@@ -89,7 +89,7 @@ class Summariser:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # float16 overflows in T5
-        self.model, self.tokenizer, self.name = _load(
+        self.model, self.tokenizer, self.name = load(
             name, "a summariser", AutoModelForSeq2SeqLM, AutoTokenizer, device, dtype, trust_remote_code=False
         )
 
@@ -101,12 +101,12 @@ class Summariser:
             return [None] * len(texts)
         asked = [SUMMARY.format(text=text) for text in full]
         inputs = self.tokenizer(asked, padding=True, truncation=True, max_length=_T5_TOKENS, return_tensors="pt")
-        ids_BL = _generate(self.model, self.tokenizer, inputs.to(self.model.device), **SUMMARISED)
+        ids_BL = generate(self.model, self.tokenizer, inputs.to(self.model.device), **SUMMARISED)
         said = iter(self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True))
         return [" ".join(next(said).split()) or None if text else None for text in texts]
 
 
-def _generate(model: Any, tokenizer: Any, inputs: Any, **how: Any) -> torch.Tensor:
+def generate(model: Any, tokenizer: Any, inputs: Any, **how: Any) -> torch.Tensor:
     """Token ids_BL. `how` alone says how: a model's own settings may ask for chance, penalties and other limits."""
     from transformers import GenerationConfig
 
@@ -124,7 +124,7 @@ def _generate(model: Any, tokenizer: Any, inputs: Any, **how: Any) -> torch.Tens
         return model.generate(**inputs, generation_config=settings)
 
 
-def _load(
+def load(
     name: str, what: str, model_kind: Any, reader_kind: Any, device: torch.device, dtype: torch.dtype, **trust: bool
 ) -> tuple[Any, Any, str]:
     """A model in `dtype` on `device`, what reads for it, and a name that means the same later."""
