@@ -6,7 +6,6 @@ import copy
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -69,8 +68,9 @@ def _taught(run: Path, trained: Any2PixRecipe, last: Path, bundle: Bundle) -> Pa
 def _realigned(run: Path, bundle: Bundle) -> Path:
     """A copy of the bundle with the UNet and the adapter that stage 4 taught."""
     denoiser = bundle.adapted()
-    unet: Any = denoiser.unet
-    both = torch.nn.ModuleDict({"unet": copy.deepcopy(unet), "adapter": copy.deepcopy(denoiser.adapter)})
+    unet, adapter = copy.deepcopy(denoiser.unet), copy.deepcopy(denoiser.adapter)
+    assert adapter is not None  # `adapted` has one
+    both = torch.nn.ModuleDict({"unet": unet, "adapter": adapter})
     try:
         both.float().load_state_dict(averaged_weights(run))
     except RuntimeError as error:
@@ -78,8 +78,8 @@ def _realigned(run: Path, bundle: Bundle) -> Path:
     part = _copied(bundle.folder)
     for name in ("unet", "any2pix/adapter"):
         shutil.rmtree(part / name)
-    both["unet"].half().save_pretrained(part / "unet")
-    save_adapter(both["adapter"], part)
+    unet.half().save_pretrained(part / "unet")
+    save_adapter(adapter, part)
     return part
 
 
