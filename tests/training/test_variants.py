@@ -7,12 +7,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from paintover import cli
 from paintover.datasets.sample import RowError
 from paintover.datasets.variants import Variants
+from paintover.engine.cache import PrepareCache
+from paintover.engine.engine import Engine
+from paintover.models.bundle import load
 from paintover.models.tiny import tiny
+from paintover.orders.order import Order, check, request_for
+from paintover.orders.work import begin
 from paintover.training import variants
 from paintover.training.variants import make, square
 
@@ -64,6 +70,31 @@ def test_inside_of_the_box_it_is_another_picture_and_outside_the_same(paint, fol
             assert not changed.any()
             painted.append((variant.box, pixels(variant.file).tobytes()))
     assert len(set(painted)) == 4
+
+
+def test_what_is_painted_goes_with_what_is_around_it(tiny_bundle):
+    """On the latents, before anything is put back into a picture."""
+    bundle = load(tiny_bundle, "cpu")
+    mask_HW = np.zeros((64, 64), np.uint8)
+    mask_HW[16:48, 16:48] = 255
+
+    def painted(rgb_HWC):
+        request = request_for(instruction="", editor="repaint", model=str(tiny_bundle), seed=3, steps=3)
+        work = begin(check(Order(request, rgb_HWC, mask_HW)), bundle, PrepareCache(max_bytes=0))
+        engine = Engine(bundle.denoiser)
+        job = engine.add(work.path({}))
+        engine.run()
+        return engine.result(job), work.context
+
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    pictures[1, 16:48, 16:48] = pictures[0, 16:48, 16:48]
+    (x, context), (other, of_other) = painted(pictures[0]), painted(pictures[1])
+    inside = context.mask_HW.bool()
+    assert 0 < inside.sum() < inside.numel()
+    assert torch.equal(x[..., ~inside], context.source[..., ~inside])
+    assert not torch.allclose(x[..., inside], context.source[..., inside], atol=0.1)
+    assert torch.equal(context.source[..., inside], of_other.source[..., inside])
+    assert (x[..., inside] - other[..., inside]).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["instruct", "text-to-image", "flow"])
