@@ -15,6 +15,7 @@ from paintover.cli.shared import (
     Force,
     Model,
     Photos,
+    Recordings,
     Seed,
     Sides,
     Steps,
@@ -351,6 +352,89 @@ def sentinel(
         return
     _print(comparison.tables(evaluation.listings(found)))
     print(out / "report.json")
+
+
+@group.command()
+def retrieval(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the report: report.json, table.md.")],
+    count: Annotated[int, typer.Option(min=1, help="How many pictures of each thing.")] = 8,
+    scenes: Annotated[int, typer.Option(min=2, help="How many whole pictures, for their captions.")] = 100,
+    model: Model = "builtin",
+    seed: Seed = 1,
+    world: World = Path("world"),
+    photos: Photos = None,
+    recordings: Recordings = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Do held-out pictures, sounds and words of one thing find each other in the model's media encoder?
+
+    Recall at 1 and 5 in every direction, against chance.
+    """
+    from paintover.evaluation import comparison
+    from paintover.evaluation import retrieval as evaluation
+
+    found = evaluation.run(
+        world, photos, recordings, out=out, model=model, count=count, scenes=scenes, seed=seed, force=force, device=device
+    )
+    if as_json:
+        print_json(found)
+        return
+    _print(comparison.tables([evaluation.listing(found)]))
+    print(out / "report.json")
+
+
+@group.command()
+def any2pix(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the report: report.json, table.md, sheet.jpg.")],
+    count: Annotated[int, typer.Option(min=1, help="How many cases in the largest groups; every kind in turn.")] = 20,
+    groups: Annotated[
+        str | None, typer.Option(help="Which, as a,b,c: ways, two, refinement, control, whole (default: all).")
+    ] = None,
+    model: Model = "builtin",
+    steps: Steps = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels on each side (default: the model's own).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the cases.")] = 5,
+    world: World = Path("world"),
+    photos: Photos = None,
+    recordings: Recordings = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Edit held-out scenes as instructions with pictures and sounds say, and compare with the exact answers.
+
+    Told by words, pictures and sounds; two operations at once; refinement; alpha and guidance; styles and pictures made. Run it
+    again to go on after an interruption.
+    """
+    from paintover.evaluation import any2pix_page, comparison
+    from paintover.evaluation.any2pix import run
+
+    with counted("evaluating") as progress:
+        made, found = run(
+            world,
+            photos,
+            recordings,
+            out=out,
+            model=model,
+            groups=_names(groups),
+            count=count,
+            size=size,
+            seed=seed,
+            steps=steps,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    sheet = any2pix_page.write(out, made, found)
+    if as_json:
+        print_json({**found, "sheet": str(sheet)})
+        return
+    _print(comparison.tables(any2pix_page.listings(found)))
+    print(sheet)
 
 
 def _numbers(listed: str) -> list[float]:

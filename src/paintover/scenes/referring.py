@@ -86,8 +86,8 @@ class Referring:
 
     words: what is meant, in full and without references: an instruction, or a caption where there is no picture before.
     media: by name, as the instruction names them. base: which of them is edited; None: none. subs: what must appear in the
-    result that was not there, each by its noun and the reference that shows or sounds it, None where words do. parts: `words`,
-    operation by operation.
+    result that was not there, each by its noun and the reference that shows or sounds it, None where words do. parts, said:
+    `words` and `instruction`, operation by operation.
     """
 
     kind: str
@@ -101,6 +101,7 @@ class Referring:
     base: str | None
     subs: tuple[tuple[str, str | None], ...]
     parts: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 @dataclass
@@ -189,6 +190,7 @@ class _Done:
     meant: str
     subs: tuple[tuple[str, str | None], ...] = ()
     parts: tuple[str, ...] = ()
+    saids: tuple[str, ...] = ()
 
 
 def make(
@@ -223,11 +225,13 @@ def make(
         done = _OPERATIONS[kind](telling, before, seen, sides, same, before.objects[-1] if before.objects else None)
     name = f"image{place if telling.images >= place - 1 else telling.images + 1}"
     media = dict(sorted({**telling.media, name: Shown(before)}.items()))
-    said = done.said.replace("{i}", f"[{name}]")
+    said, *saids = (text.replace("{i}", f"[{name}]") for text in (done.said, *(done.saids or (done.said,))))
     opening = words.opening(told)
     captions = words.caption(before, opening), words.caption(done.after, opening)
-    parts = done.parts or (done.meant,)
-    return Referring(kind, before, done.after, words.dressed(said, told), done.meant, *captions, media, name, done.subs, parts)
+    return Referring(
+        kind, before, done.after, words.dressed(said, told), done.meant, *captions, media, name, done.subs,
+        done.parts or (done.meant,), tuple(saids),
+    )  # fmt: skip
 
 
 def _phrase(kind: str, rng: np.random.Generator, split: Split) -> str:
@@ -295,7 +299,7 @@ def _two(telling: _Telling, scene: Scene, rng: np.random.Generator, sides: tuple
     second = _OPERATIONS[kinds[1]](telling, first.after, rng, sides, same, things[1])
     said = str(telling.rng.choice(JOINED)).format(first.said, second.said)
     parts = first.meant, second.meant
-    return _Done(second.after, said, " and ".join(parts), first.subs + second.subs, parts)
+    return _Done(second.after, said, " and ".join(parts), first.subs + second.subs, parts, (first.said, second.said))
 
 
 def _look(
