@@ -165,8 +165,9 @@ def _some(names: list[str]) -> list[str]:
 def _shown(cases: Sequence[Held], columns: dict[str, Made], first: str) -> list[tuple[str, Held]]:
     mine, idle = (by_case(columns[name].values["l1_inside"]) for name in (first, NOTHING))
     order = [int(n) for n in np.argsort(mine / np.maximum(idle, 1e-6))]
-    some = {"best": order[0], "middle": order[len(order) // 2], "worst but one": order[-2], "worst": order[-1]}
-    ranks = some if len(order) > 3 else {"worst": order[-1]}
+    ranks = {"worst": order[-1]}
+    if len(order) > 5:
+        ranks = {"best": order[0], "middle": order[len(order) // 2], "worst but one": order[-2], **ranks}
     return [(rank, cases[n]) for rank, n in ranks.items()]
 
 
