@@ -477,7 +477,8 @@ def test_what_lets_little_be_learnt_is_noted_before_it_is_tuned(paintover, tiny_
     assert "iterations 2 is little (128 is usual)" in err
     assert "much longer" in paintover("edit", "strip.png", "a cow", "--editor", "unitune", "--steps", 2, *fast)[2]
     err = paintover("tune", photo, "--model", tiny_bundle, "--iterations", 32, *TUNING)[2]
-    assert err == "", "nothing is wrong with this one"
+    notes = [line for line in err.splitlines() if not line.startswith("tuning: ")]  # how long it takes, on a busy machine
+    assert notes == [], "nothing is wrong with this one"
     assert paintover("tune", "nothing.png", *fast)[2] == "", "it was tuned before"
 
 
