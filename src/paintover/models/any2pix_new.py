@@ -52,7 +52,7 @@ def fresh(base: Path, width: int, language: Path | None = None, encoder: Encoder
         wording = Any2PixWording() if language is None else Any2PixWording(VICUNA)
         model, tokenizer = _small(base, wording) if language is None else _given(language, wording)
         into, out = projectors(width, model.config.hidden_size)
-        config = PriorConfig(width, scale=20.0) if width < 1024 else PriorConfig(width, 1024, 24, 16)
+        config = PriorConfig(width, 128, 2, 4, scale=20.0) if width < 1024 else PriorConfig(width, 1024, 24, 16)
         settings = Any2PixSettings(wording, config, encoder=encoder)
         return Any2PixParts(Any2Pix(model, tokenizer, into, out, wording, settings.norm), Prior(config), settings)
 
