@@ -268,6 +268,11 @@ def test_the_fourth_stages_unet_and_adapter_are_added_and_nothing_else(
     for name, module in (("unet", after.unet), ("adapter", after.adapter)):
         for key, tensor in module.state_dict().items():
             assert torch.equal(tensor.half(), learnt[f"ema.{name}.{key}"].half()), key
+    shutil.rmtree(folder)
+    shutil.copytree(tiny_bundle, folder)
+    add_any2pix(tmp_path / "run", folder, 0.0)
+    kept = load(folder, device="cpu").denoiser.unet.state_dict()
+    assert all(torch.equal(kept[key], tensor.half().to(tensor)) for key, tensor in bundle.denoiser.unet.state_dict().items())
 
 
 @pytest.mark.parametrize("fresh", [True, False])

@@ -337,12 +337,15 @@ def add_any2pix(
     *,
     run: Annotated[Path, typer.Argument(help="The folder of a run of `train any2pix` or `train realign`.")],
     folder: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="How far the denoiser goes from the bundle's weights to the run's.")
+    ] = 1.0,
 ) -> None:
     """Put what one stage of any2pix's training taught into the bundle that it began with, or a copy."""
     _needs("accelerate", "tensorboard")
     from paintover.training.any2pix_export import add_any2pix as add
 
-    print(f"paintover: fingerprint {add(run, folder)}", file=sys.stderr)
+    print(f"paintover: fingerprint {add(run, folder, share)}", file=sys.stderr)
     print(folder)
 
 

@@ -28,11 +28,12 @@ from paintover.training.network import averaged_weights
 _STAGES: tuple[type[Any2PixRecipe | RealignRecipe], ...] = (Any2PixRecipe, RealignRecipe)
 
 
-def add_any2pix(run: Path, folder: Path) -> str:
+def add_any2pix(run: Path, folder: Path, share: float = 1.0) -> str:
     """Puts what a run of one stage taught into the bundle in `folder`; all else of it stays. Returns its new fingerprint.
 
     The bundle has what the run did not teach as the run began with it: it is that bundle, a copy, or one that a run of another
-    stage was added to. It stays whole whenever this is killed. Raises PaintoverError where the two do not go together.
+    stage was added to. It stays whole whenever this is killed. share: how far its UNet goes to the run's, after stage 4
+    (Wortsman et al. 2022). Raises PaintoverError where the two do not go together.
     """
     folder = folder.resolve()
     trained = recipe.read(run, *_STAGES)
@@ -41,7 +42,7 @@ def add_any2pix(run: Path, folder: Path) -> str:
         raise PaintoverError(f"{run} holds no checkpoint; train there first")
     bundle = load(folder, device="cpu")
     bundle.require("any2pix")
-    part = _realigned(run, bundle) if isinstance(trained, RealignRecipe) else _taught(run, trained, last, bundle)
+    part = _realigned(run, bundle, share) if isinstance(trained, RealignRecipe) else _taught(run, trained, last, bundle)
     take_place(part, folder)
     return fingerprint(folder)
 
@@ -65,16 +66,19 @@ def _taught(run: Path, trained: Any2PixRecipe, last: Path, bundle: Bundle) -> Pa
     return part
 
 
-def _realigned(run: Path, bundle: Bundle) -> Path:
+def _realigned(run: Path, bundle: Bundle, share: float) -> Path:
     """A copy of the bundle with the UNet and the adapter that stage 4 taught."""
     denoiser = bundle.adapted()
     unet, adapter = copy.deepcopy(denoiser.unet), copy.deepcopy(denoiser.adapter)
     assert adapter is not None  # `adapted` has one
     both = torch.nn.ModuleDict({"unet": unet, "adapter": adapter})
+    before = {name: tensor.clone() for name, tensor in both["unet"].float().state_dict().items()}
     try:
         both.float().load_state_dict(averaged_weights(run))
     except RuntimeError as error:
         raise PaintoverError(f"{bundle.folder} has another network than {run} was taught with") from error
+    between = {name: torch.lerp(before[name], tensor, share) for name, tensor in both["unet"].state_dict().items()}
+    both["unet"].load_state_dict(between)
     part = _copied(bundle.folder)
     for name in ("unet", "any2pix/adapter"):
         shutil.rmtree(part / name)
