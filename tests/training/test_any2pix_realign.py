@@ -88,3 +88,9 @@ def _others(bundle) -> dict[str, torch.Tensor]:
     modules = {"unet": bundle.denoiser.unet, "prior": parts.prior, "encoder": bundle.encoder()}
     modules |= {str(n): module for n, module in enumerate(parts.language.modules)}
     return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
+def test_learning_rates_are_those_of_the_recipe():
+    """The loop multiplies each part's own rate by the recipe's share of it."""
+    recipe = SMALL.model_copy(update={"warmup": 10, "steps": 100, "cooldown": 50})
+    assert_allclose([recipe.rate(step) for step in (4, 30, 75)], [0.5, 1.0, 0.5])
