@@ -81,7 +81,7 @@ class Any2Pix(Editor[Any2PixKnobs]):
     name = "any2pix"
     summary = 'Instructions with pictures and sounds in them: "add [audio1] to [image1]", "in the style of [image2]".'
     paper = "InstructAny2Pix (Li et al. 2023)"
-    needs = ("any2pix", "unet")
+    needs = ("unet", "any2pix")
     steps = 25
     picture = "optional"
     takes_references = True

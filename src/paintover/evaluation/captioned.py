@@ -17,6 +17,7 @@ from paintover.errors import PaintoverError
 from paintover.scenes import edits, words
 from paintover.scenes.assets import Assets
 from paintover.scenes.captioned import settled
+from paintover.scenes.looks import LOOKS
 from paintover.scenes.scene import COLOURS, PLAIN, Backdrop, Object, Scene
 
 SERIES = ("plain", "place")
@@ -40,7 +41,7 @@ class Captioned:
 
 def cases(assets: Assets, count: int, seed: int) -> Iterator[Captioned]:
     """The table's cases: the n-th depends on seed and n alone (and on whether there are photographs)."""
-    looks = list(words.LOOK_WORDS)
+    looks = list(LOOKS)
     for n in range(count):
         series, k = SERIES[n % 2], n // 2
         kind = ROUNDS[series][k % 8]
