@@ -93,4 +93,4 @@ def _others(bundle) -> dict[str, torch.Tensor]:
 def test_learning_rates_are_those_of_the_recipe():
     """The loop multiplies each part's own rate by the recipe's share of it."""
     recipe = SMALL.model_copy(update={"warmup": 10, "steps": 100, "cooldown": 50})
-    assert_allclose([recipe.rate(step) for step in (4, 30, 75)], [0.5, 1.0, 0.5])
+    assert_allclose([recipe.share(step) for step in (4, 30, 75)], [0.5, 1.0, 0.5])

@@ -351,8 +351,8 @@ def test_what_cannot_be_trained_so_is_refused(tmp_path, tiny_world, tiny_bundle,
 
 def test_the_rates():
     cosine, held = (MgieRecipe(steps=100, warmup=10, cooldown=20, lr=2.0, schedule=name) for name in ("cosine", "hold"))
-    assert [cosine.rate(step) for step in (0, 4, 50, 75, 99)] == pytest.approx([0.1, 0.5, 0.5, 0.1464, 0.000247], rel=1e-2)
-    assert [held.rate(step) for step in (0, 9, 50, 90, 99)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.05])
+    assert [cosine.share(step) for step in (0, 4, 50, 75, 99)] == pytest.approx([0.1, 0.5, 0.5, 0.1464, 0.000247], rel=1e-2)
+    assert [held.share(step) for step in (0, 9, 50, 90, 99)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.05])
 
 
 def _pairs(folder, bundle, recipe, share=None, **more):

@@ -19,7 +19,7 @@ from paintover.models.bundle import Bundle
 from paintover.training.any2pix_batches import Any2PixBatches
 from paintover.training.any2pix_network import Learner, frozen, summed
 from paintover.training.any2pix_recipe import Any2PixRecipe
-from paintover.training.loop import begin, learn
+from paintover.training.loop import begin, learn, moved
 
 
 def train(
@@ -49,13 +49,7 @@ def train(
 
     def losses(wrapped: nn.Module, batch: dict[str, Any], _: int) -> tuple[Tensor, dict[str, Tensor]]:
         with accelerator.autocast():
-            parts: dict[str, Tensor] = wrapped(_to(batch, device))
+            parts: dict[str, Tensor] = wrapped(moved(batch, device))
         return summed(parts, recipe), parts
 
     return learn(out, recipe, accelerator, learner.net, learner, optimiser, batches, losses, frozen=unlearnt, workers=workers)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {name: _to(v, device) for name, v in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -21,7 +21,7 @@ from paintover.models.denoiser import Denoiser
 from paintover.training.any2pix_realign_batches import RealignBatches
 from paintover.training.any2pix_realign_recipe import RealignRecipe
 from paintover.training.batches import Share
-from paintover.training.loop import begin, learn
+from paintover.training.loop import begin, learn, moved
 from paintover.training.mgie import drawn_for, latents_of
 from paintover.training.mgie_network import edit_loss
 
@@ -95,7 +95,7 @@ def train(
     optimiser = torch.optim.AdamW(learner.groups(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
     def losses(wrapped: nn.Module, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = {name: value if value is None else value.to(accelerator.device) for name, value in batch.items()}
+        batch = moved(batch, accelerator.device)
         latents = latents_of(bundle, batch)
         drawn = drawn_for(recipe, step, batch, latents[0], accelerator)
         with accelerator.autocast():

@@ -35,10 +35,6 @@ class RealignRecipe(Run):
             raise ValueError(f"instruct {self.instruct:g} and captions {self.captions:g} leave no row with embeddings")
         return self
 
-    def rate(self, step: int) -> float:
-        """The share of each learning rate at this step."""
-        return super().rate(step) / self.lr
-
     def rows(self) -> dict[str, int]:
         """How many of a step's rows are of each sort, in their order there."""
         counts = {name: round(getattr(self, name) * self.batch) for name in ("captions", "instruct")}

@@ -22,7 +22,7 @@ from paintover.models.small_encoder import SmallEncoder
 from paintover.training.denoiser import noise_seed
 from paintover.training.encoder_batches import EncoderBatches
 from paintover.training.encoder_recipe import EncoderRecipe
-from paintover.training.loop import begin, learn
+from paintover.training.loop import begin, learn, moved
 from paintover.training.network import averaged_weights
 
 STEEPEST = 4.0  # log of the most that cosines are multiplied by
@@ -49,9 +49,7 @@ def train(
 
     def losses(learner: nn.Module, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         chance = torch.Generator().manual_seed(noise_seed(recipe.seed, step))  # a resumed run draws what the first one did
-        loss: tuple[Tensor, dict[str, Tensor]] = learner(
-            {name: value.to(accelerator.device) for name, value in batch.items()}, chance
-        )
+        loss: tuple[Tensor, dict[str, Tensor]] = learner(moved(batch, accelerator.device), chance)
         return loss
 
     return learn(

@@ -71,7 +71,7 @@ def learn(
     net: what learns, under the names that checkpoints keep. learner: the module that is called, `net` itself or one around it.
     losses: of the learner (as several devices wrap it), the batch and the step: what is lowered, and its parts for the log.
     from_init: fills `net` where the run is new. frozen: a sum over what does not learn, which a run goes on with only if it is
-    the same. Groups of the optimiser with their own learning rate say so as `most`, of which the recipe's rate is then a share.
+    the same. Groups of the optimiser with a learning rate of their own, and not the recipe's, say so as `most`.
     Raises PaintoverError where the folder holds a run of another recipe, network, or of other frozen weights.
     """
     last = checkpoint.latest(out / "state")
@@ -107,7 +107,7 @@ def learn(
                 raise batch
             loss, parts = losses(learner, batch, step)
             for group in stepping.param_groups:
-                group["lr"] = group.get("most", 1.0) * recipe.rate(step)
+                group["lr"] = group.get("most", recipe.lr) * recipe.share(step)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(net.parameters(), 1.0)
             stepping.step()
@@ -125,3 +125,10 @@ def learn(
     found = checkpoint.latest(out / "state")
     assert found is not None
     return found
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A batch with its tensors on this device, however deep they are in dicts."""
+    if isinstance(value, dict):
+        return {name: moved(v, device) for name, v in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value

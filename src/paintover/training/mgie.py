@@ -18,7 +18,7 @@ from torch.nn import functional
 from paintover.errors import PaintoverError
 from paintover.models.bundle import Bundle
 from paintover.training.denoiser import noise_seed, timesteps
-from paintover.training.loop import begin, learn
+from paintover.training.loop import begin, learn, moved
 from paintover.training.mgie_batches import MgieBatches
 from paintover.training.mgie_network import Learner, answered, frozen
 from paintover.training.mgie_pairs import PairBatches
@@ -52,7 +52,7 @@ def train(out: Path, recipe: MgieRecipe, bundle: Bundle, batches: MgieBatches | 
     optimiser = torch.optim.AdamW(learner.groups(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
     def losses(wrapped: nn.Module, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = _to(batch, accelerator.device)
+        batch = moved(batch, accelerator.device)
         latents = latents_of(bundle, batch)
         drawn = drawn_for(recipe, step, batch, latents[0], accelerator)
         answers = accelerator.reduce(answered(batch).to(accelerator.device), "mean")
@@ -84,9 +84,3 @@ def drawn_for(recipe: Run, step: int, batch: dict[str, Any], x0_BCHW: Tensor, ac
     t_B = timesteps(level_B, batch["levels_B2"])
     noise_BCHW = torch.randn((rows, *x0_BCHW.shape[1:]), generator=generator)[mine]
     return {name: v.to(x0_BCHW.device) for name, v in {"t_B": t_B, "noise_BCHW": noise_BCHW, "chance_B": chance_B}.items()}
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {name: _to(v, device) for name, v in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -45,10 +45,9 @@ class MgieRecipe(Run):
             raise ValueError(f"{said} of a batch of {self.batch} are more rows than it has; expected smaller shares of it")
         return self
 
-    def rate(self, step: int) -> float:
-        """The share of each learning rate at this step."""
+    def share(self, step: int) -> float:
         if self.schedule == "hold":
-            return super().rate(step) / self.lr
+            return super().share(step)
         rising = (step + 1) / self.warmup
         return min(1.0, rising, 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 

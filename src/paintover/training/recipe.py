@@ -35,8 +35,12 @@ class Run(BaseModel):
     init: str | None = Field(None, description="a run's folder or a bundle to take the weights from at the start")
 
     def rate(self, step: int) -> float:
-        """Warm up, hold, cool down linearly."""
-        return self.lr * min(1.0, (step + 1) / self.warmup, (self.steps - step) / max(1, self.cooldown))
+        """The learning rate at this step."""
+        return self.lr * self.share(step)
+
+    def share(self, step: int) -> float:
+        """Of every learning rate, at this step: warm up, hold, cool down linearly."""
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / max(1, self.cooldown))
 
 
 class Recipe(Run):
