@@ -48,6 +48,14 @@ def whole(out: Path, force: bool = False, mark: str = "model_index.json") -> Ite
         shutil.rmtree(part, ignore_errors=True)
 
 
+def copied(folder: Path, without: str = "") -> Path:
+    """A copy of a bundle beside it, to take its place once it is changed; without this sub-folder."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(folder, part, ignore=lambda at, names: {without} & {*names} if Path(at) == folder else ())
+    return part
+
+
 def take_place(part: Path, out: Path) -> None:
     """The folder X.part becomes `out`, whose old edition is X.old meanwhile, and stays where this fails. Raises ModelError."""
     old = part.with_suffix(".old")

@@ -13,7 +13,7 @@ from paintover.errors import PaintoverError
 from paintover.models.adapter_file import save_adapter
 from paintover.models.any2pix_file import load_any2pix, save_any2pix
 from paintover.models.any2pix_new import new_any2pix
-from paintover.models.beside import take_place
+from paintover.models.beside import copied, take_place
 from paintover.models.bundle import Bundle, load
 from paintover.models.encoder_file import save_encoder
 from paintover.models.files import fingerprint
@@ -61,7 +61,7 @@ def _taught(run: Path, trained: Any2PixRecipe, last: Path, bundle: Bundle) -> Pa
         net.load_state_dict(averaged_weights(run))
     except RuntimeError as error:
         raise PaintoverError(f"{folder} has another network, or other words, than {run} was taught with") from error
-    part = _copied(folder)
+    part = copied(folder)
     save_any2pix(parts, part)
     return part
 
@@ -79,7 +79,7 @@ def _realigned(run: Path, bundle: Bundle, share: float) -> Path:
         raise PaintoverError(f"{bundle.folder} has another network than {run} was taught with") from error
     between = {name: torch.lerp(before[name], tensor, share) for name, tensor in both["unet"].state_dict().items()}
     both["unet"].load_state_dict(between)
-    part = _copied(bundle.folder)
+    part = copied(bundle.folder)
     for name in ("unet", "any2pix/adapter"):
         shutil.rmtree(part / name)
     unet.half().save_pretrained(part / "unet")
@@ -109,7 +109,7 @@ def add_encoder(run: Path, folder: Path) -> str:
         width = bundle.any2pix().language.width
         if width != trained.width:
             raise PaintoverError(f"{run} taught an encoder of width {trained.width}; any2pix in {folder} is of width {width}")
-        part = _copied(folder)
+        part = copied(folder)
         shutil.rmtree(part / "any2pix" / "encoder", ignore_errors=True)
         save_encoder(encoder, part)
         take_place(part, folder)
@@ -118,11 +118,3 @@ def add_encoder(run: Path, folder: Path) -> str:
             save_encoder(encoder, Path(place))
             new_any2pix(folder, folder, Path(place) / "any2pix" / "encoder", force=True)
     return fingerprint(folder)
-
-
-def _copied(folder: Path) -> Path:
-    """A copy of a bundle beside it."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(folder, part)
-    return part

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paintover.errors import PaintoverError
-from paintover.models.beside import take_place
+from paintover.models.beside import copied, take_place
 from paintover.models.bundle import Bundle, load
 from paintover.models.codec import PixelUnshuffleCodec
 from paintover.models.denoiser import Denoiser
@@ -111,7 +111,7 @@ def add_language(run: Path, folder: Path, share: float = 1.0) -> tuple[str, int]
     learnt_beside = checkpoint.facts(last).get("frozen")
     if isinstance(trained, MgieRecipe) and learnt_beside not in (None, frozen(mllm, trained)):
         raise PaintoverError(f"{folder} has another language model than the bundle that {run} began with ({trained.init})")
-    part = _copied(folder)
+    part = copied(folder, without="mgie")
     save_mllm(mllm, part)
     if unet is not None:
         shutil.rmtree(part / "unet")
@@ -153,14 +153,6 @@ def _by_part(state: dict[str, Tensor], modules: dict[str, Any]) -> dict[str, dic
         if part in parts:
             parts[part][name] = value
     return parts
-
-
-def _copied(folder: Path) -> Path:
-    """A copy of a bundle beside it, without a language model."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(folder, part, ignore=lambda at, names: ["mgie"] if Path(at) == folder and "mgie" in names else [])
-    return part
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
